@@ -28,7 +28,7 @@ use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::bytes;
 use crate::ledger::{
-    self, BuildRecord, BuildStatus, EventRecord, Happening, LogFolder, Record, RecordId, RecordSet,
+    self, BuildRecord, BuildStatus, EventRecord, StoreEvent, LogFolder, Record, RecordId, RecordSet,
     open_runs, removed_builds,
 };
 use crate::plan;
@@ -249,7 +249,7 @@ fn list(
 
 /// Whether a run records a build at its end.
 pub fn makes_build(start: &EventRecord) -> bool {
-    let Happening::Started { operation, .. } = &start.happening else {
+    let StoreEvent::Started { operation, .. } = &start.what else {
         return false;
     };
     operation.starts_with("deploy") && operation != DEPLOY_SETTINGS

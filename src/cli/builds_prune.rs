@@ -20,7 +20,7 @@ use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::bytes;
 use crate::ledger::{
-    self, BuildRecord, EventRecord, Happening, ImagePlace, LogFolder, NeededImages, PruneChoice,
+    self, BuildRecord, EventRecord, StoreEvent, ImagePlace, LogFolder, NeededImages, PruneChoice,
     Record, RecordFolder, RecordId, RecordSet, RetentionRules, StoredRecord, build_size,
     choose_builds, images_of, log_of,
 };
@@ -297,7 +297,7 @@ fn remove_logs(
 
 /// Records that the images of a build were removed.
 fn record(project: &Project, build: &BuildRecord) -> Result<(), AnyError> {
-    let removed = Happening::ImagesRemoved {
+    let removed = StoreEvent::ImagesRemoved {
         build: build.id.clone(),
     };
     let event = EventRecord::new(build.store.clone(), removed, environment::actor());

@@ -7,7 +7,7 @@ use super::environment::{self, tell};
 use super::listing::RunningRuns;
 use crate::config::Project;
 use crate::error::Error as AnyError;
-use crate::ledger::{self, EventRecord, Happening, RunningLogReader, folder_id};
+use crate::ledger::{self, EventRecord, StoreEvent, RunningLogReader, folder_id};
 
 /// The pause between two readings.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -25,7 +25,7 @@ pub fn print(
     log: Option<RunningLogReader>,
     follow: bool,
 ) -> Result<(), AnyError> {
-    let Happening::Started { folder, .. } = &start.happening else {
+    let StoreEvent::Started { folder, .. } = &start.what else {
         let id = start.id.clone();
         return Err(ledger::Error::NotABuild { id }.into());
     };

@@ -20,7 +20,7 @@ use super::store_targets::StoreTargets;
 use crate::error::Error as AnyError;
 use crate::ledger::{RecordFolder, RecordSet, ReleaseReason, ReleaseRecord, ReleaseStatus};
 use crate::release::{
-    Flow, FlowOptions, FlowResult, ReleaseOrder, SettingsError, StoreSettings, Wish, ancestry_of,
+    Flow, FlowOptions, FlowResult, ReleaseOrder, SettingsError, StoreSettings, ReleaseAction, ancestry_of,
     new_release, waves,
 };
 use crate::report::Detail;
@@ -110,7 +110,7 @@ fn order(
         build: build.clone(),
         release,
         is_recorded: existing.is_some(),
-        wish: Wish::Deploy,
+        action: ReleaseAction::Deploy,
     }))
 }
 

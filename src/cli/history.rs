@@ -20,7 +20,7 @@ use super::{answer, answer_bytes, builds, project};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::ledger::{
-    self, BuildRecord, BuildStatus, EventRecord, Happening, LogFolder, LogReference, Operation,
+    self, BuildRecord, BuildStatus, EventRecord, StoreEvent, LogFolder, LogReference, Operation,
     Record, RecordId, RecordSet, ReleaseRecord, TargetState, operations,
 };
 use crate::report::duration;
@@ -60,26 +60,26 @@ pub fn history(global: &Global, options: &HistoryOptions) -> Result<(), AnyError
 
 /// What an event is about, in a few words.
 pub fn words(event: &EventRecord) -> String {
-    let name = match &event.happening {
-        Happening::Started { operation, .. } => return plain(operation),
-        Happening::Ended { succeeded, .. } if *succeeded => "run ended",
-        Happening::Ended { .. } => "run failed",
-        Happening::Staged => "staged",
-        Happening::Healthy => "healthy",
-        Happening::Released { observed: false } => "released",
-        Happening::Released { observed: true } => "released (found out later)",
-        Happening::Drained => "drained",
-        Happening::Retired => "retired",
-        Happening::Failed => "failed",
-        Happening::SwitchedBack { .. } => "switched back",
-        Happening::Pinned => "pinned",
-        Happening::Unpinned => "unpinned",
-        Happening::Locked => "locked",
-        Happening::Unlocked => "unlocked",
-        Happening::Hook { .. } => "hook",
-        Happening::ImagesRemoved { .. } => "images removed",
-        Happening::Maintenance { on: true } => "maintenance on",
-        Happening::Maintenance { on: false } => "maintenance off",
+    let name = match &event.what {
+        StoreEvent::Started { operation, .. } => return plain(operation),
+        StoreEvent::Ended { succeeded, .. } if *succeeded => "run ended",
+        StoreEvent::Ended { .. } => "run failed",
+        StoreEvent::Staged => "staged",
+        StoreEvent::Healthy => "healthy",
+        StoreEvent::Released { observed: false } => "released",
+        StoreEvent::Released { observed: true } => "released (found out later)",
+        StoreEvent::Drained => "drained",
+        StoreEvent::Retired => "retired",
+        StoreEvent::Failed => "failed",
+        StoreEvent::SwitchedBack { .. } => "switched back",
+        StoreEvent::Pinned => "pinned",
+        StoreEvent::Unpinned => "unpinned",
+        StoreEvent::Locked => "locked",
+        StoreEvent::Unlocked => "unlocked",
+        StoreEvent::Hook { .. } => "hook",
+        StoreEvent::ImagesRemoved { .. } => "images removed",
+        StoreEvent::Maintenance { on: true } => "maintenance on",
+        StoreEvent::Maintenance { on: false } => "maintenance off",
     };
     name.to_owned()
 }
@@ -129,20 +129,20 @@ impl<'a> Line<'a> {
 }
 
 fn status(operation: &Operation, running: &RunningRuns) -> StatusOption {
-    match (&operation.event.happening, operation.end) {
-        (Happening::Started { .. }, Some(end)) => match end.happening {
-            Happening::Ended {
+    match (&operation.event.what, operation.end) {
+        (StoreEvent::Started { .. }, Some(end)) => match end.what {
+            StoreEvent::Ended {
                 interrupted: true, ..
             } => StatusOption::Interrupted,
-            Happening::Ended {
+            StoreEvent::Ended {
                 succeeded: false, ..
             } => StatusOption::Failed,
             _ => StatusOption::Complete,
         },
-        (Happening::Started { .. }, None) if running.has(operation.event) => StatusOption::Running,
-        (Happening::Started { .. }, None) => StatusOption::Interrupted,
-        (Happening::Failed | Happening::SwitchedBack { .. }, _) => StatusOption::Failed,
-        (Happening::Hook { code, .. }, _) if *code != Some(0) => StatusOption::Failed,
+        (StoreEvent::Started { .. }, None) if running.has(operation.event) => StatusOption::Running,
+        (StoreEvent::Started { .. }, None) => StatusOption::Interrupted,
+        (StoreEvent::Failed | StoreEvent::SwitchedBack { .. }, _) => StatusOption::Failed,
+        (StoreEvent::Hook { code, .. }, _) if *code != Some(0) => StatusOption::Failed,
         _ => StatusOption::Complete,
     }
 }
@@ -175,11 +175,11 @@ fn summary(records: &RecordSet, operation: &Operation) -> String {
 fn staged(records: &RecordSet, operation: &Operation, release: &ReleaseRecord) -> &'static str {
     let of_release = |it: &&&EventRecord| it.release.as_ref() == Some(&release.id);
     let steps = operation.steps.iter();
-    let own: Vec<_> = steps.filter(of_release).map(|it| &it.happening).collect();
+    let own: Vec<_> = steps.filter(of_release).map(|it| &it.what).collect();
     let is_live = own
         .iter()
-        .any(|it| matches!(it, Happening::Released { .. }));
-    if is_live || !own.contains(&&Happening::Staged) {
+        .any(|it| matches!(it, StoreEvent::Released { .. }));
+    if is_live || !own.contains(&&StoreEvent::Staged) {
         return "";
     }
     let until = operation.end.map_or(&operation.event.id, |end| &end.id);
@@ -197,13 +197,13 @@ fn staged(records: &RecordSet, operation: &Operation, release: &ReleaseRecord) -
 fn detail(operation: &Operation) -> String {
     let ended = operation.end.and_then(|end| end.detail.as_deref());
     let detail = ended.or(operation.event.detail.as_deref());
-    match (&operation.event.happening, detail) {
-        (Happening::Hook { command, code }, None) => match code {
+    match (&operation.event.what, detail) {
+        (StoreEvent::Hook { command, code }, None) => match code {
             Some(0) => command.clone(),
             Some(code) => format!("{command} (exit code {code})"),
             None => format!("{command} (ended by a signal)"),
         },
-        (Happening::Hook { command, .. }, Some(detail)) => format!("{command}: {detail}"),
+        (StoreEvent::Hook { command, .. }, Some(detail)) => format!("{command}: {detail}"),
         (_, Some(detail)) => detail.to_owned(),
         (_, None) => String::new(),
     }

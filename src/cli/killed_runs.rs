@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::builds::makes_build;
 use crate::event::{Stage, seconds};
 use crate::ledger::{
-    BuildRecord, BuildStatus, EventRecord, FolderError, Happening, LogFolder, LogText, Record,
+    BuildRecord, BuildStatus, EventRecord, FolderError, StoreEvent, LogFolder, LogText, Record,
     RecordFolder, RecordId, RecordKind, RecordSet, SCHEMA_VERSION, StoredRecord, operations,
 };
 use crate::pipeline::ProjectLock;
@@ -56,10 +56,10 @@ fn missing(
     }
     let mut events = known.events();
     let has_ended = events.any(
-        |event| matches!(&event.happening, Happening::Ended { start: own, .. } if *own == start.id),
+        |event| matches!(&event.what, StoreEvent::Ended { start: own, .. } if *own == start.id),
     );
     if !has_ended {
-        let ended = Happening::Ended {
+        let ended = StoreEvent::Ended {
             start: start.id.clone(),
             succeeded: false,
             interrupted: true,

@@ -13,7 +13,7 @@ use super::run::document;
 use super::{Error, answer};
 use crate::config::{Project, nearest};
 use crate::error::Error as AnyError;
-use crate::ledger::{self, EventRecord, Happening, RecordFolder, RecordId, RecordSet, folder_id};
+use crate::ledger::{self, EventRecord, StoreEvent, RecordFolder, RecordId, RecordSet, folder_id};
 use crate::pipeline::ProjectLock;
 use crate::store::StoreId;
 
@@ -284,7 +284,7 @@ impl RunningRuns {
 
     /// Whether a run without a recorded end is under way.
     pub fn has(&self, start: &EventRecord) -> bool {
-        let Happening::Started { lease, folder, .. } = &start.happening else {
+        let StoreEvent::Started { lease, folder, .. } = &start.what else {
             return false;
         };
         // The clock of another machine may be ahead.
@@ -301,7 +301,7 @@ mod tests {
     use jiff::{SignedDuration, Timestamp};
 
     use super::{RunningRuns, fit, shortened};
-    use crate::ledger::{Actor, EventRecord, Happening, RecordId, RecordKind, SCHEMA_VERSION};
+    use crate::ledger::{Actor, EventRecord, StoreEvent, RecordId, RecordKind, SCHEMA_VERSION};
     use crate::store::StoreId;
 
     /// The start of an operation this many seconds ago.
@@ -314,7 +314,7 @@ mod tests {
             target: None,
             release: None,
             run: None,
-            happening: Happening::Started {
+            what: StoreEvent::Started {
                 operation: operation.into(),
                 lease: 600,
                 folder: "here".into(),

@@ -12,7 +12,7 @@ use super::operation::RecordedOperation;
 use super::run::document;
 use super::store_targets::StoreTargets;
 use crate::error::Error as AnyError;
-use crate::ledger::Happening;
+use crate::ledger::StoreEvent;
 use crate::release;
 use crate::store::Store;
 
@@ -107,7 +107,7 @@ fn remove_of(targets: &StoreTargets, store: &Store) -> Result<(), AnyError> {
     let unlocked = unlocked.map_err(release::Error::from);
     let detail = format!("the lock of {} for {}", claim.who, claim.operation);
     if unlocked.is_ok() {
-        operation.event(Happening::Unlocked, None, Some(detail));
+        operation.event(StoreEvent::Unlocked, None, Some(detail));
     }
     let failure = unlocked.as_ref().err().map(ToString::to_string);
     operation.end(failure.as_deref(), None);

@@ -20,8 +20,8 @@ use crate::error::Error as AnyError;
 use crate::ledger::{Record, RecordId, RecordSet, ReleaseReason, continue_after};
 use crate::pipeline;
 use crate::release::{
-    self, Candidate, Chosen, Flow, FlowOptions, FlowResult, ReleaseOrder, Situation, StoreRun,
-    Wish, ancestry_of, candidates, chosen, copy_forward, earlier, missing_images, new_release,
+    self, Candidate, Chosen, Flow, FlowOptions, FlowResult, ReleaseOrder, StoreSnapshot, StoreRun,
+    ReleaseAction, ancestry_of, candidates, chosen, copy_forward, earlier, missing_images, new_release,
     no_candidate,
 };
 use crate::report::Detail;
@@ -32,7 +32,7 @@ use crate::target::{Target, place_options};
 const SETTINGS: usize = 11;
 
 /// One store at its target.
-struct Workplace<'a> {
+struct StoreAtTarget<'a> {
     targets: &'a StoreTargets,
     store: &'a Store,
     target: Arc<dyn Target>,
@@ -48,7 +48,7 @@ fn at_store(
     options: &OneStoreOptions,
     operation: &'static str,
     allow_older: bool,
-    work: impl FnOnce(&Workplace) -> Result<(), AnyError>,
+    work: impl FnOnce(&StoreAtTarget) -> Result<(), AnyError>,
 ) -> Result<(), AnyError> {
     live(options.output.json, Detail::Short, |live| {
         let stores = [options.store.clone()];
@@ -66,7 +66,7 @@ fn at_store(
         let target = targets.of(store)?;
         let known = records(&targets.project, &targets.registry)?;
         continue_after(&known);
-        work(&Workplace {
+        work(&StoreAtTarget {
             targets: &targets,
             store,
             target,
@@ -78,7 +78,7 @@ fn at_store(
     })
 }
 
-impl Workplace<'_> {
+impl StoreAtTarget<'_> {
     fn id(&self) -> &StoreId {
         &self.store.id
     }
@@ -158,7 +158,7 @@ impl Workplace<'_> {
     }
 
     /// What the store has now.
-    fn situation(&self) -> Result<Situation, AnyError> {
+    fn snapshot(&self) -> Result<StoreSnapshot, AnyError> {
         let project = &self.targets.project;
         let ancestry = ancestry_of(&project.root);
         let services = self.targets.registry.services();
@@ -286,7 +286,7 @@ pub fn release(global: &Global, options: &MakeLiveOptions) -> Result<(), AnyErro
                 (build.clone(), release, false)
             }
         };
-        let now = place.situation()?;
+        let now = place.snapshot()?;
         // What a killed run has left is removed by a run that changes nothing else.
         let is_clean = now.observed.staged.is_empty();
         if now.active.as_ref() == Some(&release.id) && now.state.pin.is_none() && is_clean {
@@ -299,14 +299,14 @@ pub fn release(global: &Global, options: &MakeLiveOptions) -> Result<(), AnyErro
             build,
             release,
             is_recorded,
-            wish: Wish::Release,
+            action: ReleaseAction::Release,
         })
     })
 }
 
 pub fn rollback(global: &Global, options: &RollbackOptions) -> Result<(), AnyError> {
     at_store(global, &options.place, "rollback", true, |place| {
-        let now = place.situation()?;
+        let now = place.snapshot()?;
         let active = now.active.as_ref();
         let all = candidates(&now.records, &now.state, active);
         let default = earlier(&now.records, &now.state, active);
@@ -341,7 +341,7 @@ pub fn rollback(global: &Global, options: &RollbackOptions) -> Result<(), AnyErr
             build: wanted.build.clone(),
             release: copy_forward(wanted, settings, &environment::actor()),
             is_recorded: false,
-            wish: Wish::Rollback,
+            action: ReleaseAction::Rollback,
         })?;
         let local = if options.place.local { " --local" } else { "" };
         let (store, original) = (place.id(), &wanted.release.id);
@@ -360,7 +360,7 @@ pub fn rollback(global: &Global, options: &RollbackOptions) -> Result<(), AnyErr
 
 /// Lists the releases to which a rollback can go.
 fn list(
-    place: &Workplace,
+    place: &StoreAtTarget,
     all: &[Candidate],
     default: Option<&Candidate>,
     json: bool,
@@ -404,7 +404,7 @@ fn list(
 }
 
 /// One line for each release: its id, age, commit, and whether its images exist.
-fn lines(place: &Workplace, all: &[Candidate], default: Option<&Candidate>) -> String {
+fn lines(place: &StoreAtTarget, all: &[Candidate], default: Option<&Candidate>) -> String {
     let format = CellFormat::new(all.iter().map(|it| &it.release.id));
     let each = all.iter().map(|it| {
         let commit = it.build.commit.as_ref();
@@ -434,7 +434,7 @@ fn lines(place: &Workplace, all: &[Candidate], default: Option<&Candidate>) -> S
 
 pub fn unpin(global: &Global, options: &OneStoreOptions) -> Result<(), AnyError> {
     at_store(global, options, "unpin", false, |place| {
-        if place.situation()?.state.pin.is_none() {
+        if place.snapshot()?.state.pin.is_none() {
             return answer(&place.not_pinned());
         }
         let was_pinned = place.recorded(None, |flow| {

@@ -3,7 +3,7 @@
 use super::environment::{self, tell};
 use crate::config::Project;
 use crate::ledger::{
-    EventRecord, Happening, Record, RecordFolder, RecordId, StoredRecord, first_line, folder_id,
+    EventRecord, StoreEvent, Record, RecordFolder, RecordId, StoredRecord, first_line, folder_id,
 };
 use crate::store::StoreId;
 
@@ -26,13 +26,13 @@ impl<'a> RecordedOperation<'a> {
         target: &'static str,
         operation: &str,
     ) -> Self {
-        let happening = Happening::Started {
+        let what = StoreEvent::Started {
             operation: operation.to_owned(),
             lease: LEASE,
             folder: folder_id(&project.root),
             plan: None,
         };
-        let event = EventRecord::new(store.clone(), happening, environment::actor());
+        let event = EventRecord::new(store.clone(), what, environment::actor());
         let started = Self {
             records: RecordFolder::of_project(&project.root),
             store,
@@ -49,18 +49,18 @@ impl<'a> RecordedOperation<'a> {
     }
 
     /// Records something that happened in it.
-    pub fn event(&self, happening: Happening, release: Option<&RecordId>, detail: Option<String>) {
+    pub fn event(&self, what: StoreEvent, release: Option<&RecordId>, detail: Option<String>) {
         self.append(EventRecord {
             release: release.cloned(),
             run: Some(self.start.clone()),
             detail,
-            ..EventRecord::new(self.store.clone(), happening, environment::actor())
+            ..EventRecord::new(self.store.clone(), what, environment::actor())
         });
     }
 
     /// Records the end.
     pub fn end(&self, failure: Option<&str>, release: Option<&RecordId>) {
-        let ended = Happening::Ended {
+        let ended = StoreEvent::Ended {
             start: self.start.clone(),
             succeeded: failure.is_none(),
             interrupted: false,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::event::{Events, Stage, seconds};
 use crate::ledger::{
-    Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening, LogFolder,
+    Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, StoreEvent, LogFolder,
     LogText, Record, RecordFolder, RecordId, RecordKind, SCHEMA_VERSION, StoredRecord, first_line,
     folder_id,
 };
@@ -80,7 +80,7 @@ impl BuildRecorder {
                 Stage::Deploy => "deploy".to_owned(),
                 until => format!("deploy --until {until}"),
             };
-            let started = Happening::Started {
+            let started = StoreEvent::Started {
                 operation,
                 lease: LEASE,
                 folder: folder_id(&plan.project),
@@ -141,7 +141,7 @@ impl BuildRecorder {
                 continue;
             };
             let release = finished.get(&store.id);
-            let ended = Happening::Ended {
+            let ended = StoreEvent::Ended {
                 start: start.clone(),
                 succeeded: release.is_some(),
                 interrupted: release.is_none()
@@ -179,7 +179,7 @@ impl BuildRecorder {
     /// Records that the run has failed before its first step.
     pub fn end_early(&self, reason: &str, events: &Events) {
         for (store, start) in &self.starts {
-            let ended = Happening::Ended {
+            let ended = StoreEvent::Ended {
                 start: start.clone(),
                 succeeded: false,
                 interrupted: false,
@@ -263,8 +263,8 @@ impl BuildRecorder {
         }
     }
 
-    fn event(&self, store: &StoreId, happening: Happening, events: &Events) -> RecordId {
-        let event = EventRecord::new(store.clone(), happening, self.actor.clone());
+    fn event(&self, store: &StoreId, what: StoreEvent, events: &Events) -> RecordId {
+        let event = EventRecord::new(store.clone(), what, self.actor.clone());
         let id = event.id.clone();
         self.append(Record::Event(event), events);
         id

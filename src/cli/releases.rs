@@ -18,7 +18,7 @@ use super::{answer, builds, project, release_diff};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::ledger::{
-    self, BuildRecord, Happening, LedgerTargets, Record, RecordId, RecordSet, ReleaseReason,
+    self, BuildRecord, StoreEvent, LedgerTargets, Record, RecordId, RecordSet, ReleaseReason,
     ReleaseRecord, ReleaseStatus,
 };
 use crate::store::StoreId;
@@ -216,8 +216,8 @@ fn text(records: &RecordSet, targets: &LedgerTargets, release: &ReleaseRecord) -
     let events = records.events();
     let mut events = events
         .filter(|event| {
-            let back_to = match &event.happening {
-                Happening::SwitchedBack { to } => to.as_ref(),
+            let back_to = match &event.what {
+                StoreEvent::SwitchedBack { to } => to.as_ref(),
                 _ => None,
             };
             [event.release.as_ref(), back_to].contains(&Some(&release.id))

@@ -22,7 +22,7 @@ use crate::ledger::{
 use crate::pipeline::{self, PipelineOptions, Services, StageError, TargetChecks};
 use crate::plan::{Plan, ReleaseSteps, no_staging};
 use crate::release::{
-    self, Flow, FlowOptions, ReleaseOrder, StoreOutcome, Wish, ancestry_of, build_of, new_release,
+    self, Flow, FlowOptions, ReleaseOrder, StoreOutcome, ReleaseAction, ancestry_of, build_of, new_release,
     steps_of, waves,
 };
 use crate::report::Deployed;
@@ -181,10 +181,10 @@ impl RunTargets {
             build: build.clone(),
             release: new_release(build, kind.name(), reason, settings, &actor),
             is_recorded: false,
-            wish: if self.wanted.no_release {
-                Wish::Stage
+            action: if self.wanted.no_release {
+                ReleaseAction::Stage
             } else {
-                Wish::Deploy
+                ReleaseAction::Deploy
             },
         }
     }

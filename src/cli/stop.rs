@@ -6,7 +6,7 @@ use super::operation::RecordedOperation;
 use super::{Error, answer, environment, project};
 use crate::config::nearest;
 use crate::error::Error as AnyError;
-use crate::ledger::Happening;
+use crate::ledger::StoreEvent;
 use crate::release;
 use crate::store::StoreId;
 use crate::target::local::StoreState;
@@ -66,7 +66,7 @@ fn record(operation: &RecordedOperation, store: &StoreState, failure: Option<&lo
         let running = store.releases.iter().filter(|(_, release)| release.runs);
         for (release, _) in running {
             let detail = Some("the store was stopped".to_owned());
-            operation.event(Happening::Retired, Some(release), detail);
+            operation.event(StoreEvent::Retired, Some(release), detail);
         }
     }
     operation.end(

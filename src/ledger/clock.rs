@@ -41,14 +41,14 @@ mod tests {
 
     use super::*;
     use crate::ledger::{
-        Actor, EventRecord, Happening, Record, RecordId, RecordKind, StoredRecord,
+        Actor, EventRecord, StoreEvent, Record, RecordId, RecordKind, StoredRecord,
     };
     use crate::store::StoreId;
 
     fn event() -> EventRecord {
         EventRecord::new(
             StoreId::new("us").unwrap(),
-            Happening::Staged,
+            StoreEvent::Staged,
             Actor::default(),
         )
     }

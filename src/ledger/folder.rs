@@ -202,7 +202,7 @@ mod tests {
 
     use super::RecordFolder;
     use crate::ledger::{
-        Actor, EventRecord, Happening, Record, RecordId, RecordKind, RecordSet, SCHEMA_VERSION,
+        Actor, EventRecord, StoreEvent, Record, RecordId, RecordKind, RecordSet, SCHEMA_VERSION,
         StoredRecord,
     };
     use crate::store::StoreId;
@@ -216,7 +216,7 @@ mod tests {
             target: None,
             release: None,
             run: None,
-            happening: Happening::Maintenance { on: true },
+            what: StoreEvent::Maintenance { on: true },
             seconds: Some(0.5),
             detail: Some(detail.into()),
             actor: Actor::default(),

@@ -32,7 +32,7 @@ pub use prune::{
     removed_builds, size_of as build_size,
 };
 pub use record::{
-    Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening,
+    Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, StoreEvent,
     ImportedBuild, LogReference, Record, ReleaseReason, ReleaseRecord, SCHEMA_VERSION, first_line,
 };
 pub use set::{InvalidRecord, RecordSet, StoredRecord};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::id::RecordId;
-use super::record::{Actor, EventRecord, Happening};
+use super::record::{Actor, EventRecord, StoreEvent};
 use super::set::RecordSet;
 use crate::store::StoreId;
 
@@ -26,26 +26,26 @@ impl Operation<'_> {
 
     /// What a run was asked for, such as `deploy`.
     pub fn name(&self) -> Option<&str> {
-        match &self.event.happening {
-            Happening::Started { operation, .. } => Some(operation),
+        match &self.event.what {
+            StoreEvent::Started { operation, .. } => Some(operation),
             _ => None,
         }
     }
 
     /// The digest of the plan of a run.
     pub fn plan(&self) -> Option<&String> {
-        match &self.event.happening {
-            Happening::Started { plan, .. } => plan.as_ref(),
+        match &self.event.what {
+            StoreEvent::Started { plan, .. } => plan.as_ref(),
             _ => None,
         }
     }
 
     /// Whether the end of a run is recorded, and it succeeded.
     pub fn succeeded(&self) -> bool {
-        let end = self.end.map(|end| &end.happening);
+        let end = self.end.map(|end| &end.what);
         matches!(
             end,
-            Some(Happening::Ended {
+            Some(StoreEvent::Ended {
                 succeeded: true,
                 ..
             })
@@ -78,7 +78,7 @@ fn key(event: &EventRecord) -> (&StoreId, &str, &str) {
 pub fn operations<'a>(events: &[&'a EventRecord]) -> Vec<Operation<'a>> {
     let mut ends: BTreeMap<&RecordId, &EventRecord> = BTreeMap::new();
     for event in events {
-        if let Happening::Ended { start, .. } = &event.happening {
+        if let StoreEvent::Ended { start, .. } = &event.what {
             ends.insert(start, event);
         }
     }
@@ -86,8 +86,8 @@ pub fn operations<'a>(events: &[&'a EventRecord]) -> Vec<Operation<'a>> {
     let mut runs = RunsByActor::new();
     let mut starts: BTreeMap<&RecordId, usize> = BTreeMap::new();
     for event in events.iter().copied() {
-        match &event.happening {
-            Happening::Started { .. } => {
+        match &event.what {
+            StoreEvent::Started { .. } => {
                 runs.entry(key(event)).or_default().push(found.len());
                 starts.insert(&event.id, found.len());
                 found.push(Operation {
@@ -96,8 +96,8 @@ pub fn operations<'a>(events: &[&'a EventRecord]) -> Vec<Operation<'a>> {
                     steps: Vec::new(),
                 });
             }
-            Happening::Ended { .. } => {}
-            happening => {
+            StoreEvent::Ended { .. } => {}
+            what => {
                 let run = if let Some(start) = &event.run {
                     starts.get(start).map(|index| &mut found[*index])
                 } else {
@@ -110,7 +110,7 @@ pub fn operations<'a>(events: &[&'a EventRecord]) -> Vec<Operation<'a>> {
                 if let Some(run) = run {
                     run.steps.push(event);
                 }
-                if !is_step || matches!(happening, Happening::Hook { .. }) {
+                if !is_step || matches!(what, StoreEvent::Hook { .. }) {
                     found.push(Operation {
                         event,
                         end: None,
@@ -144,10 +144,10 @@ mod tests {
     use jiff::Timestamp;
 
     use super::operations;
-    use crate::ledger::{Actor, EventRecord, Happening, RecordId, RecordKind, SCHEMA_VERSION};
+    use crate::ledger::{Actor, EventRecord, StoreEvent, RecordId, RecordKind, SCHEMA_VERSION};
     use crate::store::StoreId;
 
-    fn event(at: i64, store: &str, user: &str, happening: Happening) -> EventRecord {
+    fn event(at: i64, store: &str, user: &str, what: StoreEvent) -> EventRecord {
         let at = Timestamp::from_millisecond(at).unwrap();
         EventRecord {
             schema_version: SCHEMA_VERSION,
@@ -156,7 +156,7 @@ mod tests {
             target: None,
             release: None,
             run: None,
-            happening,
+            what,
             seconds: None,
             detail: None,
             actor: Actor {
@@ -167,8 +167,8 @@ mod tests {
         }
     }
 
-    fn started() -> Happening {
-        Happening::Started {
+    fn started() -> StoreEvent {
+        StoreEvent::Started {
             operation: "deploy".into(),
             lease: 60,
             folder: String::new(),
@@ -178,27 +178,27 @@ mod tests {
 
     #[test]
     fn events_of_a_run_are_its_steps_and_others_are_operations() {
-        let hook = Happening::Hook {
+        let hook = StoreEvent::Hook {
             command: "migrate".into(),
             code: Some(0),
         };
         let start = event(1, "us", "ci", started());
-        let ended = Happening::Ended {
+        let ended = StoreEvent::Ended {
             start: start.id.clone(),
             succeeded: true,
             interrupted: false,
         };
         let events = [
-            event(0, "us", "ci", Happening::Pinned),
+            event(0, "us", "ci", StoreEvent::Pinned),
             start,
-            event(2, "us", "ci", Happening::Staged),
-            event(3, "us", "eva", Happening::Unpinned),
-            event(4, "eu", "ci", Happening::Unpinned),
+            event(2, "us", "ci", StoreEvent::Staged),
+            event(3, "us", "eva", StoreEvent::Unpinned),
+            event(4, "eu", "ci", StoreEvent::Unpinned),
             event(5, "us", "ci", hook),
             event(6, "us", "ci", ended),
-            event(7, "us", "ci", Happening::Pinned),
+            event(7, "us", "ci", StoreEvent::Pinned),
             event(8, "eu", "ci", started()),
-            event(9, "eu", "ci", Happening::Staged),
+            event(9, "eu", "ci", StoreEvent::Staged),
         ];
         let found = operations(&events.iter().collect::<Vec<_>>());
         let shown: Vec<_> = found
@@ -219,11 +219,11 @@ mod tests {
             event(1, "us", "ci", started()),
             event(2, "us", "ci", started()),
         );
-        let step = |at, happening| EventRecord {
+        let step = |at, what| EventRecord {
             run: Some(deploy.id.clone()),
-            ..event(at, "us", "ci", happening)
+            ..event(at, "us", "ci", what)
         };
-        let ended = |run: &EventRecord, succeeded| Happening::Ended {
+        let ended = |run: &EventRecord, succeeded| StoreEvent::Ended {
             start: run.id.clone(),
             succeeded,
             interrupted: false,
@@ -232,10 +232,10 @@ mod tests {
             deploy.clone(),
             refused.clone(),
             event(3, "us", "ci", ended(&refused, false)),
-            step(4, Happening::Healthy),
+            step(4, StoreEvent::Healthy),
             event(5, "us", "ci", ended(&deploy, true)),
             // Times of records are unique, so a step can have a later time than the end.
-            step(6, Happening::Unlocked),
+            step(6, StoreEvent::Unlocked),
         ];
         let found = operations(&events.iter().collect::<Vec<_>>());
         let steps: Vec<_> = found.iter().map(|it| it.steps.len()).collect();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::id::RecordId;
-use super::record::{BuildRecord, BuildStatus, Happening};
+use super::record::{BuildRecord, BuildStatus, StoreEvent};
 use super::set::RecordSet;
 use super::transfer::StoredImage;
 use crate::store::StoreId;
@@ -119,8 +119,8 @@ pub fn choose<'a>(
 
 /// The builds whose images were removed.
 pub fn removed_builds(records: &RecordSet) -> BTreeSet<RecordId> {
-    let removed = records.events().filter_map(|event| match &event.happening {
-        Happening::ImagesRemoved { build } => Some(build.clone()),
+    let removed = records.events().filter_map(|event| match &event.what {
+        StoreEvent::ImagesRemoved { build } => Some(build.clone()),
         _ => None,
     });
     removed.collect()
@@ -223,7 +223,7 @@ mod tests {
     use super::{KeptBecause, NeededImages, RetentionRules, choose, images_of};
     use crate::event::Stage;
     use crate::ledger::{
-        Actor, BuildRecord, BuildStatus, BuiltApp, EventRecord, Happening, Record, RecordId,
+        Actor, BuildRecord, BuildStatus, BuiltApp, EventRecord, StoreEvent, Record, RecordId,
         RecordKind, RecordSet, ReleaseReason, ReleaseRecord, SCHEMA_VERSION, StoredRecord,
     };
     use crate::store::{AppName, StoreId};
@@ -297,7 +297,7 @@ mod tests {
         );
     }
 
-    fn event(records: &mut RecordSet, day: i64, release: Option<i64>, happening: Happening) {
+    fn event(records: &mut RecordSet, day: i64, release: Option<i64>, what: StoreEvent) {
         let at = at(day).as_millisecond() + i64::try_from(records.len()).unwrap();
         insert(
             records,
@@ -312,7 +312,7 @@ mod tests {
                 target: Some("docker".into()),
                 release: release.map(|day| id(RecordKind::Release, day)),
                 run: None,
-                happening,
+                what,
                 seconds: None,
                 detail: None,
                 actor: Actor::default(),
@@ -412,7 +412,7 @@ mod tests {
             &mut records,
             3,
             None,
-            Happening::ImagesRemoved {
+            StoreEvent::ImagesRemoved {
                 build: id(RecordKind::Build, 2),
             },
         );
@@ -432,7 +432,7 @@ mod tests {
         for day in [1, 2, 3, 5, 7] {
             release(&mut records, day);
         }
-        let released = Happening::Released { observed: false };
+        let released = StoreEvent::Released { observed: false };
         for day in [1, 2, 3, 5] {
             event(&mut records, day, Some(day), released.clone());
         }
@@ -445,12 +445,12 @@ mod tests {
         assert_eq!(removed(&records, rules, &[]), [0, 1, 2, 4, 6, 8]);
         // The target says that 1 is live.
         assert_eq!(removed(&records, rules, &[1]), [0, 2, 4, 6, 8]);
-        event(&mut records, 6, Some(2), Happening::Staged);
+        event(&mut records, 6, Some(2), StoreEvent::Staged);
         event(
             &mut records,
             6,
             None,
-            Happening::ImagesRemoved {
+            StoreEvent::ImagesRemoved {
                 build: id(RecordKind::Build, 0),
             },
         );

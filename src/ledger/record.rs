@@ -242,7 +242,7 @@ pub struct ReleaseRecord {
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "kebab-case")]
-pub enum Happening {
+pub enum StoreEvent {
     /// A run started. Until its end is recorded, it is running, or it was interrupted.
     Started {
         /// The operation, such as `deploy`.
@@ -336,7 +336,7 @@ pub struct EventRecord {
     pub run: Option<RecordId>,
     /// What happened.
     #[serde(flatten)]
-    pub happening: Happening,
+    pub what: StoreEvent,
     /// How long it took, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
@@ -358,7 +358,7 @@ pub fn first_line(error: &str) -> String {
 
 impl EventRecord {
     /// A new event of a store. Its id is later than those of all earlier events of this run.
-    pub fn new(store: StoreId, happening: Happening, actor: Actor) -> Self {
+    pub fn new(store: StoreId, what: StoreEvent, actor: Actor) -> Self {
         Self {
             schema_version: SCHEMA_VERSION,
             id: RecordId::new(RecordKind::Event, next_moment()),
@@ -366,7 +366,7 @@ impl EventRecord {
             target: None,
             release: None,
             run: None,
-            happening,
+            what,
             seconds: None,
             detail: None,
             actor,
@@ -376,6 +376,6 @@ impl EventRecord {
 
     /// Whether it is the start of a run.
     pub fn starts_run(&self) -> bool {
-        matches!(self.happening, Happening::Started { .. })
+        matches!(self.what, StoreEvent::Started { .. })
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::id::{PrefixProblem, RecordId};
-use super::record::{BuildRecord, EventRecord, Happening, Record, ReleaseRecord};
+use super::record::{BuildRecord, EventRecord, StoreEvent, Record, ReleaseRecord};
 use crate::store::{StoreId, TargetKind};
 
 /// The prefix of references of images in a folder.
@@ -138,9 +138,9 @@ impl RecordSet {
         shared.records.retain(|id, stored| {
             let of = match &stored.record {
                 Record::Build(_) | Record::Release(_) => None,
-                Record::Event(event) => match &event.happening {
-                    Happening::Ended { start, .. } => Some(start),
-                    Happening::ImagesRemoved { build } => Some(build),
+                Record::Event(event) => match &event.what {
+                    StoreEvent::Ended { start, .. } => Some(start),
+                    StoreEvent::ImagesRemoved { build } => Some(build),
                     _ => event.run.as_ref(),
                 },
             };

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::id::RecordId;
-use super::record::{EventRecord, Happening};
+use super::record::{EventRecord, StoreEvent};
 
 /// The state of one store at one target, after all of its events.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,23 +34,23 @@ impl TargetState {
 
     /// The state after one more event.
     pub fn apply(&mut self, event: &EventRecord) {
-        match (&event.happening, &event.release) {
-            (Happening::Staged, Some(release)) => {
+        match (&event.what, &event.release) {
+            (StoreEvent::Staged, Some(release)) => {
                 self.unstage(release);
                 self.staged.push(release.clone());
             }
-            (Happening::Released { .. }, Some(release)) => {
+            (StoreEvent::Released { .. }, Some(release)) => {
                 self.unstage(release);
                 self.forget(release);
                 self.proven.push(release.clone());
                 self.active = Some(release.clone());
             }
             // A release that fails while there is no other one stays live.
-            (Happening::Failed, Some(release)) => {
+            (StoreEvent::Failed, Some(release)) => {
                 self.unstage(release);
                 self.forget(release);
             }
-            (Happening::SwitchedBack { to }, release) => {
+            (StoreEvent::SwitchedBack { to }, release) => {
                 if let Some(release) = release {
                     self.unstage(release);
                     self.forget(release);
@@ -62,14 +62,14 @@ impl TargetState {
                 }
                 self.active.clone_from(to);
             }
-            (Happening::Retired, Some(release)) => {
+            (StoreEvent::Retired, Some(release)) => {
                 self.unstage(release);
                 // Only `store stop`, or somebody outside of alokai, stops the active release.
                 self.active.take_if(|active| active == release);
             }
-            (Happening::Pinned, _) => self.pin = Some(event.id.clone()),
-            (Happening::Unpinned, _) => self.pin = None,
-            (Happening::Maintenance { on }, _) => {
+            (StoreEvent::Pinned, _) => self.pin = Some(event.id.clone()),
+            (StoreEvent::Unpinned, _) => self.pin = None,
+            (StoreEvent::Maintenance { on }, _) => {
                 self.maintenance = on.then(|| event.id.clone());
             }
             _ => {}
@@ -97,11 +97,11 @@ pub fn open_runs<'a>(events: impl Iterator<Item = &'a EventRecord>) -> Vec<&'a E
     let mut started = BTreeMap::new();
     let mut ended = BTreeSet::new();
     for event in events {
-        match &event.happening {
-            Happening::Started { .. } => {
+        match &event.what {
+            StoreEvent::Started { .. } => {
                 started.insert(event.id.clone(), event);
             }
-            Happening::Ended { start, .. } => {
+            StoreEvent::Ended { start, .. } => {
                 ended.insert(start.clone());
             }
             _ => {}
@@ -117,14 +117,14 @@ mod tests {
     use jiff::Timestamp;
 
     use super::{TargetState, open_runs};
-    use crate::ledger::{Actor, EventRecord, Happening, RecordId, RecordKind, SCHEMA_VERSION};
+    use crate::ledger::{Actor, EventRecord, StoreEvent, RecordId, RecordKind, SCHEMA_VERSION};
     use crate::store::StoreId;
 
     fn release(number: u64) -> RecordId {
         RecordId::from_parts(RecordKind::Release, Timestamp::UNIX_EPOCH, number)
     }
 
-    fn event(number: i64, happening: Happening, release: Option<RecordId>) -> EventRecord {
+    fn event(number: i64, what: StoreEvent, release: Option<RecordId>) -> EventRecord {
         let at = Timestamp::from_millisecond(number).unwrap();
         EventRecord {
             schema_version: SCHEMA_VERSION,
@@ -133,7 +133,7 @@ mod tests {
             target: Some("docker".into()),
             release,
             run: None,
-            happening,
+            what,
             seconds: None,
             detail: None,
             actor: Actor::default(),
@@ -141,25 +141,25 @@ mod tests {
         }
     }
 
-    fn after(happenings: Vec<(Happening, Option<u64>)>) -> TargetState {
+    fn after(happenings: Vec<(StoreEvent, Option<u64>)>) -> TargetState {
         let events: Vec<_> = (1..)
             .zip(happenings)
-            .map(|(at, (happening, number))| event(at, happening, number.map(release)))
+            .map(|(at, (what, number))| event(at, what, number.map(release)))
             .collect();
         TargetState::after(events.iter())
     }
 
-    const RELEASED: Happening = Happening::Released { observed: false };
+    const RELEASED: StoreEvent = StoreEvent::Released { observed: false };
 
     #[test]
     fn a_rollback_goes_to_releases_that_were_active_and_did_not_fail() {
         let state = after(vec![
             (RELEASED, Some(1)),
             (RELEASED, Some(2)),
-            (Happening::Staged, Some(3)),
+            (StoreEvent::Staged, Some(3)),
             (RELEASED, Some(4)),
             (
-                Happening::SwitchedBack {
+                StoreEvent::SwitchedBack {
                     to: Some(release(2)),
                 },
                 Some(4),
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(state.candidates().count(), 0);
         let state = after(vec![
             (RELEASED, Some(1)),
-            (Happening::SwitchedBack { to: None }, Some(1)),
+            (StoreEvent::SwitchedBack { to: None }, Some(1)),
         ]);
         assert_eq!(state, TargetState::default());
     }
@@ -188,8 +188,8 @@ mod tests {
         let state = after(vec![
             (RELEASED, Some(1)),
             (RELEASED, Some(2)),
-            (Happening::Retired, Some(1)),
-            (Happening::Retired, Some(2)),
+            (StoreEvent::Retired, Some(1)),
+            (StoreEvent::Retired, Some(2)),
         ]);
         assert_eq!(state.active, None);
         let candidates: Vec<_> = state.candidates().cloned().collect();
@@ -199,9 +199,9 @@ mod tests {
     #[test]
     fn a_failed_release_is_neither_staged_nor_active() {
         let state = after(vec![
-            (Happening::Staged, Some(1)),
-            (Happening::Failed, Some(1)),
-            (Happening::Pinned, None),
+            (StoreEvent::Staged, Some(1)),
+            (StoreEvent::Failed, Some(1)),
+            (StoreEvent::Pinned, None),
         ]);
         assert_eq!((&state.active, state.staged.len()), (&None, 0));
         assert!(state.pin.is_some());
@@ -213,7 +213,7 @@ mod tests {
             let operation = "deploy".into();
             event(
                 at,
-                Happening::Started {
+                StoreEvent::Started {
                     operation,
                     lease: 60,
                     folder: String::new(),
@@ -228,7 +228,7 @@ mod tests {
             let succeeded = true;
             event(
                 0,
-                Happening::Ended {
+                StoreEvent::Ended {
                     start,
                     succeeded,
                     interrupted: false,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::id::RecordId;
-use super::record::{EventRecord, Happening, ReleaseRecord};
+use super::record::{EventRecord, StoreEvent, ReleaseRecord};
 use super::set::RecordSet;
 use super::state::TargetState;
 use crate::store::StoreId;
@@ -107,28 +107,28 @@ impl<'a> LedgerTargets<'a> {
 
 impl<'a> TargetHistory<'a> {
     fn apply(&mut self, event: &'a EventRecord) {
-        match &event.happening {
-            Happening::Released { .. } | Happening::SwitchedBack { .. } => {
+        match &event.what {
+            StoreEvent::Released { .. } | StoreEvent::SwitchedBack { .. } => {
                 self.released = Some(event);
                 self.stopped = None;
             }
-            Happening::Retired if event.release.is_some() && event.release == self.state.active => {
+            StoreEvent::Retired if event.release.is_some() && event.release == self.state.active => {
                 self.stopped = event.release.as_ref();
             }
             _ => {}
         }
         self.state.apply(event);
-        if let Happening::SwitchedBack { to: Some(to) } = &event.happening {
+        if let StoreEvent::SwitchedBack { to: Some(to) } = &event.what {
             self.ended.insert(to, ReleaseStatus::Replaced);
         }
         let Some(release) = &event.release else {
             return;
         };
-        let status = match &event.happening {
-            Happening::Released { .. } => ReleaseStatus::Replaced,
-            Happening::Failed | Happening::SwitchedBack { .. } => ReleaseStatus::Failed,
+        let status = match &event.what {
+            StoreEvent::Released { .. } => ReleaseStatus::Replaced,
+            StoreEvent::Failed | StoreEvent::SwitchedBack { .. } => ReleaseStatus::Failed,
             // A failed release is stopped as well.
-            Happening::Retired if self.ended.get(release) != Some(&ReleaseStatus::Failed) => {
+            StoreEvent::Retired if self.ended.get(release) != Some(&ReleaseStatus::Failed) => {
                 ReleaseStatus::Retired
             }
             _ => return,

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::Error;
-use super::steps::{Situation, StoreRun};
+use super::steps::{StoreSnapshot, StoreRun};
 use crate::event::seconds;
-use crate::ledger::{Happening, Record, RecordId, RecordSet};
+use crate::ledger::{StoreEvent, Record, RecordId, RecordSet};
 use crate::target::Drained;
 
 /// The pause between two questions whether open requests have ended.
@@ -19,7 +19,7 @@ const STAGED_DAYS: i64 = 7;
 
 impl StoreRun<'_> {
     /// Stops what an earlier run has left: releases without traffic that nobody asked for.
-    pub(super) async fn clean(&self, now: &Situation, wanted: &RecordId) -> Result<(), Error> {
+    pub(super) async fn clean(&self, now: &StoreSnapshot, wanted: &RecordId) -> Result<(), Error> {
         self.record_gone(now, wanted);
         let mut kept = now.observed.kept.len();
         for staged in &now.observed.staged {
@@ -44,7 +44,7 @@ impl StoreRun<'_> {
     }
 
     /// Records that releases do not run any more that run by the records.
-    fn record_gone(&self, now: &Situation, wanted: &RecordId) {
+    fn record_gone(&self, now: &StoreSnapshot, wanted: &RecordId) {
         if !self.abilities.observes {
             return;
         }
@@ -55,7 +55,7 @@ impl StoreRun<'_> {
             if !runs && id != wanted && now.active.as_ref() != Some(id) {
                 let detail = Some("observed: it does not run any more".to_owned());
                 self.journal
-                    .event(Happening::Retired, Some(id), None, detail);
+                    .event(StoreEvent::Retired, Some(id), None, detail);
             }
         }
     }
@@ -63,7 +63,7 @@ impl StoreRun<'_> {
     /// Stops the releases that were only staged before this one.
     pub(super) async fn replace_staged(
         &self,
-        now: &Situation,
+        now: &StoreSnapshot,
         newest: &RecordId,
     ) -> Result<(), Error> {
         for staged in &now.observed.staged {
@@ -78,7 +78,7 @@ impl StoreRun<'_> {
     }
 
     /// Removes what a target without staging keeps of earlier releases. A failure is only a notice.
-    pub(super) async fn forget_kept(&self, now: &Situation) {
+    pub(super) async fn forget_kept(&self, now: &StoreSnapshot) {
         if let Err(error) = self.forget(now).await {
             self.flow.services.events.notice(format!(
                 "{}: an earlier release could not be removed; the next release of the store removes it: {error}",
@@ -89,7 +89,7 @@ impl StoreRun<'_> {
 
     /// Waits until the open requests of a release have ended, and stops it. The new release is live, so
     /// a failure is only a notice.
-    pub(super) async fn leave(&self, old: &RecordId, now: &Situation) {
+    pub(super) async fn leave(&self, old: &RecordId, now: &StoreSnapshot) {
         let left = async {
             self.drain(old).await?;
             self.retire(old, self.keep() > 0, "replaced").await?;
@@ -135,7 +135,7 @@ impl StoreRun<'_> {
             }
         }
         match last {
-            Drained::Yes => self.step(Happening::Drained, old, started),
+            Drained::Yes => self.step(StoreEvent::Drained, old, started),
             Drained::No(open) => self.flow.services.events.notice(format!(
                 "{}: {open} requests of {old} were still open after {} s",
                 self.store,
@@ -147,7 +147,7 @@ impl StoreRun<'_> {
     }
 
     /// Removes stopped releases beyond the number that is kept, the longest unused first.
-    async fn forget(&self, now: &Situation) -> Result<(), Error> {
+    async fn forget(&self, now: &StoreSnapshot) -> Result<(), Error> {
         let kept = self.target.observe(self.store).await?.kept;
         let mut order: Vec<&RecordId> = now.state.proven.iter().rev().collect();
         if let Some(active) = &now.active {
@@ -179,7 +179,7 @@ impl StoreRun<'_> {
         let took = Some(seconds(started.elapsed()));
         let detail = Some(why.to_owned());
         self.journal
-            .event(Happening::Retired, Some(release), took, detail);
+            .event(StoreEvent::Retired, Some(release), took, detail);
         Ok(())
     }
 }

@@ -32,12 +32,12 @@ pub struct ReleaseOrder {
     /// Whether the release is recorded already.
     pub is_recorded: bool,
     /// What happens to the release.
-    pub wish: Wish,
+    pub action: ReleaseAction,
 }
 
 /// What happens to a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum ReleaseAction {
     /// It gets the traffic, unless the store is pinned or a newer commit is live.
     Deploy,
     /// It runs without traffic.

@@ -10,7 +10,7 @@ use super::steps::StoreRun;
 use crate::config::{HookStage, HookTime};
 use crate::event::seconds;
 use crate::ledger::{
-    Actor, EventRecord, FolderError, Happening, LogFolder, LogText, Record, RecordId,
+    Actor, EventRecord, FolderError, StoreEvent, LogFolder, LogText, Record, RecordId,
 };
 use crate::pipeline::{HookContext, HookError, HookImage, HookRun, HookRunner};
 use crate::plan::{hooks_of, no_staging};
@@ -32,7 +32,7 @@ pub fn hook_record(
     // A hook that could not be started has no output.
     let output = output_of(&run.log).unwrap_or_default();
     let log = (!output.text.is_empty()).then(|| logs.write(&output));
-    let happening = Happening::Hook {
+    let what = StoreEvent::Hook {
         command: run.hook.command_line(),
         code: run.code,
     };
@@ -43,7 +43,7 @@ pub fn hook_record(
         seconds: Some(seconds(run.elapsed)),
         detail: Some(format!("{}: {}", run.hook.place(), run.ended)),
         log: log.transpose()?,
-        ..EventRecord::new(run.hook.store.clone(), happening, actor.clone())
+        ..EventRecord::new(run.hook.store.clone(), what, actor.clone())
     })
 }
 

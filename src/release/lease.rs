@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 
 use super::{Error, ReleaseJournal};
-use crate::ledger::{Actor, Happening, RecordId, RecordKind};
+use crate::ledger::{Actor, StoreEvent, RecordId, RecordKind};
 use crate::store::StoreId;
 use crate::target::{LockAnswer, LockClaim, Target};
 
@@ -70,7 +70,7 @@ impl<'a> Lease<'a> {
                 if target.capabilities().locks {
                     let detail = from.as_ref().map(described);
                     let detail = detail.map(|from| format!("taken over from {from}"));
-                    journal.event(Happening::Locked, None, None, detail);
+                    journal.event(StoreEvent::Locked, None, None, detail);
                 }
                 let holder = target.lock_holder(store).await?;
                 Ok(Self {
@@ -141,7 +141,7 @@ impl<'a> Lease<'a> {
             .await;
         match unlocked {
             Ok(()) if self.target.capabilities().locks => {
-                journal.event(Happening::Unlocked, None, None, None);
+                journal.event(StoreEvent::Unlocked, None, None, None);
             }
             Ok(()) => {}
             Err(error) => journal.events.notice(format!(

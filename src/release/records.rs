@@ -7,7 +7,7 @@ use futures_util::future::LocalBoxFuture;
 
 use crate::event::Events;
 use crate::ledger::{
-    Actor, EventRecord, FolderError, Happening, Record, RecordFolder, RecordId, RecordSet,
+    Actor, EventRecord, FolderError, StoreEvent, Record, RecordFolder, RecordId, RecordSet,
     ReleaseRecord, StoredRecord, TargetState,
 };
 use crate::store::StoreId;
@@ -62,7 +62,7 @@ impl ReleaseJournal<'_> {
     /// Records that something happened. A record that cannot be written does not fail a release.
     pub fn event(
         &self,
-        happening: Happening,
+        what: StoreEvent,
         release: Option<&RecordId>,
         seconds: Option<f64>,
         detail: Option<String>,
@@ -74,7 +74,7 @@ impl ReleaseJournal<'_> {
             run: self.run.cloned(),
             seconds,
             detail,
-            ..EventRecord::new(self.store.clone(), happening, actor)
+            ..EventRecord::new(self.store.clone(), what, actor)
         }));
     }
 

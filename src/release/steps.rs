@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::Error;
-use super::flow::{Flow, ReleaseOrder, StoreOutcome, Wish};
+use super::flow::{Flow, ReleaseOrder, StoreOutcome, ReleaseAction};
 use super::lease::locked;
 use super::records::ReleaseJournal;
 use super::rules::{first_builds, refuse_older};
 use super::switch::Prepared;
 use crate::event::{EventSubject, Stage, seconds};
 use crate::ledger::{
-    BuildRecord, Happening, Record, RecordId, RecordSet, TargetState, continue_after,
+    BuildRecord, StoreEvent, Record, RecordId, RecordSet, TargetState, continue_after,
 };
 use crate::store::StoreId;
 use crate::target::{Capabilities, Observed, Target, place_options};
@@ -35,7 +35,7 @@ pub struct StoreRun<'a> {
 }
 
 /// What a store has, as the target and the records say.
-pub struct Situation {
+pub struct StoreSnapshot {
     /// What the target says.
     pub observed: Observed,
     /// What the records say.
@@ -108,7 +108,7 @@ impl<'a> StoreRun<'a> {
         self.locked(async {
             let is_pinned = self.observe().await?.state.pin.is_some();
             if is_pinned {
-                self.journal.event(Happening::Unpinned, None, None, None);
+                self.journal.event(StoreEvent::Unpinned, None, None, None);
             }
             Ok(is_pinned)
         })
@@ -126,10 +126,10 @@ impl<'a> StoreRun<'a> {
     }
 
     /// What runs now, under the lock. A switch that a killed run did not record is recorded.
-    async fn observe_and_record(&self) -> Result<Situation, Error> {
+    async fn observe_and_record(&self) -> Result<StoreSnapshot, Error> {
         let now = self.observe().await?;
         if now.is_unrecorded {
-            let released = Happening::Released { observed: true };
+            let released = StoreEvent::Released { observed: true };
             self.journal
                 .event(released, now.active.as_ref(), None, None);
         }
@@ -137,7 +137,7 @@ impl<'a> StoreRun<'a> {
     }
 
     /// What runs now.
-    pub async fn observe(&self) -> Result<Situation, Error> {
+    pub async fn observe(&self) -> Result<StoreSnapshot, Error> {
         let observed = self.target.observe(self.store).await?;
         let all = self.flow.records.read()?;
         let (first_builds, records) = (first_builds(&all), all.of_store(self.store));
@@ -156,7 +156,7 @@ impl<'a> StoreRun<'a> {
                 state.active = Some(live.clone());
             }
         }
-        Ok(Situation {
+        Ok(StoreSnapshot {
             observed,
             state,
             records,
@@ -177,29 +177,29 @@ impl<'a> StoreRun<'a> {
             .iter()
             .rev()
             .filter(own)
-            .find_map(|event| match event.happening {
-                Happening::Failed | Happening::SwitchedBack { .. } => Some(true),
-                Happening::Released { .. } => Some(false),
+            .find_map(|event| match event.what {
+                StoreEvent::Failed | StoreEvent::SwitchedBack { .. } => Some(true),
+                StoreEvent::Released { .. } => Some(false),
                 _ => None,
             });
         fate == Some(true)
     }
 
-    fn decide(&self, order: &ReleaseOrder, now: &Situation) -> Result<Decision, Error> {
+    fn decide(&self, order: &ReleaseOrder, now: &StoreSnapshot) -> Result<Decision, Error> {
         let release = &order.release.id;
-        let is_checked = match order.wish {
-            Wish::Stage => {
+        let is_checked = match order.action {
+            ReleaseAction::Stage => {
                 return Ok(Decision::StageOnly("`--no-release` was given".into()));
             }
-            Wish::Deploy => {
+            ReleaseAction::Deploy => {
                 if let Some(pin) = &now.state.pin {
                     let reason = pinned(&self.place(), &now.records, pin);
                     return Ok(Decision::StageOnly(reason));
                 }
                 true
             }
-            Wish::Release => true,
-            Wish::Rollback => false,
+            ReleaseAction::Release => true,
+            ReleaseAction::Rollback => false,
         };
         if let Some(active) = now.active.as_ref().filter(|active| *active != release)
             && is_checked
@@ -221,7 +221,7 @@ impl<'a> StoreRun<'a> {
         if !order.is_recorded {
             // Another machine may have changed the settings since the order was made.
             let latest = now.records.latest_release(self.store, self.target.name());
-            if order.wish != Wish::Rollback
+            if order.action != ReleaseAction::Rollback
                 && let Some(latest) = latest
             {
                 order.release.settings.clone_from(&latest.settings);
@@ -263,8 +263,8 @@ impl<'a> StoreRun<'a> {
                 }
             }
         }
-        if outcome.is_active && order.wish == Wish::Release && now.state.pin.is_some() {
-            self.journal.event(Happening::Unpinned, None, None, None);
+        if outcome.is_active && order.action == ReleaseAction::Release && now.state.pin.is_some() {
+            self.journal.event(StoreEvent::Unpinned, None, None, None);
         }
         outcome.elapsed = started.elapsed();
         Ok(outcome)
@@ -274,13 +274,13 @@ impl<'a> StoreRun<'a> {
     /// leaves a store that the next deploy moves forward again.
     async fn make_live_pinned(
         &self,
-        now: &Situation,
+        now: &StoreSnapshot,
         prepared: &Prepared,
         order: &ReleaseOrder,
     ) -> Result<(), Error> {
-        let pins = order.wish == Wish::Rollback;
+        let pins = order.action == ReleaseAction::Rollback;
         if pins {
-            self.journal.event(Happening::Pinned, None, None, None);
+            self.journal.event(StoreEvent::Pinned, None, None, None);
         }
         let result = self.make_live(now, prepared, order).await;
         let is_live = matches!(
@@ -288,7 +288,7 @@ impl<'a> StoreRun<'a> {
             Ok(()) | Err(Error::Unwatched { .. } | Error::Stays { .. })
         );
         if pins && !is_live && now.state.pin.is_none() {
-            self.journal.event(Happening::Unpinned, None, None, None);
+            self.journal.event(StoreEvent::Unpinned, None, None, None);
         }
         result
     }
@@ -303,9 +303,9 @@ impl<'a> StoreRun<'a> {
     }
 
     /// Records a step of a release.
-    pub(super) fn step(&self, happening: Happening, release: &RecordId, started: Instant) {
+    pub(super) fn step(&self, what: StoreEvent, release: &RecordId, started: Instant) {
         let took = Some(seconds(started.elapsed()));
-        self.journal.event(happening, Some(release), took, None);
+        self.journal.event(what, Some(release), took, None);
     }
 
     /// Shows a line of progress.

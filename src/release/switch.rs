@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::flow::{ReleaseOrder, Wish};
+use super::flow::{ReleaseOrder, ReleaseAction};
 use super::probe::ProbedRelease;
-use super::steps::{Situation, StoreRun, build_of};
+use super::steps::{StoreSnapshot, StoreRun, build_of};
 use super::{Error, spec_of};
 use crate::config::{HookStage, HookTime};
-use crate::ledger::{Happening, Record, RecordId, RecordSet, first_line};
+use crate::ledger::{StoreEvent, Record, RecordId, RecordSet, first_line};
 use crate::target::{ReleaseSpec, Replica, Staged};
 
 /// How long a target may take until the apps of a release run, with the download of their images.
@@ -25,7 +25,7 @@ impl StoreRun<'_> {
     /// Stages a release and waits until it is healthy. If that fails, the release is stopped.
     pub(super) async fn prepare(
         &self,
-        now: &Situation,
+        now: &StoreSnapshot,
         order: &ReleaseOrder,
     ) -> Result<Prepared, Error> {
         let result = self.staged(order).await;
@@ -83,7 +83,7 @@ impl StoreRun<'_> {
             target: self.target.name(),
             minutes: STAGE_LIMIT.as_secs() / 60,
         })??;
-        self.step(Happening::Staged, release, started);
+        self.step(StoreEvent::Staged, release, started);
         let apps = staged.replicas.len();
         let apps = if apps == 1 {
             "1 app".into()
@@ -93,7 +93,7 @@ impl StoreRun<'_> {
         self.say(format!("waiting for {apps} to be healthy")).await;
         let started = Instant::now();
         self.probed(spec, &staged.replicas).healthy().await?;
-        self.step(Happening::Healthy, release, started);
+        self.step(StoreEvent::Healthy, release, started);
         Ok(staged)
     }
 
@@ -110,7 +110,7 @@ impl StoreRun<'_> {
     /// Records why a release does not get the traffic, and stops it. A release that was live before has
     /// failed only if its apps are not healthy: after an interruption, or with a registry that does not
     /// respond, a rollback can still return to it.
-    async fn give_up(&self, now: &Situation, release: &RecordId, error: &Error) {
+    async fn give_up(&self, now: &StoreSnapshot, release: &RecordId, error: &Error) {
         let reason = Some(first_line(&error.to_string()));
         let has_failed = match error {
             Error::Unhealthy { .. } => true,
@@ -118,9 +118,9 @@ impl StoreRun<'_> {
             _ => !now.state.proven.contains(release),
         };
         let what = if has_failed {
-            Happening::Failed
+            StoreEvent::Failed
         } else {
-            Happening::Retired
+            StoreEvent::Retired
         };
         self.journal.event(what, Some(release), None, reason);
         let stopped = async {
@@ -142,11 +142,11 @@ impl StoreRun<'_> {
     /// Gives the traffic to a release.
     pub(super) async fn make_live(
         &self,
-        now: &Situation,
+        now: &StoreSnapshot,
         prepared: &Prepared,
         order: &ReleaseOrder,
     ) -> Result<(), Error> {
-        let switch = switch_of(order.wish);
+        let switch = switch_of(order.action);
         let release = &prepared.spec.id;
         let built = (&prepared.spec, &prepared.build);
         if let Err(error) = self.hooks((HookTime::Before, switch), built).await {
@@ -185,7 +185,7 @@ impl StoreRun<'_> {
                 return Err(error);
             }
         }
-        self.step(Happening::Released { observed: false }, release, started);
+        self.step(StoreEvent::Released { observed: false }, release, started);
         if !self.abilities.staging && !self.abilities.observes {
             return self.hooks((HookTime::After, switch), built).await;
         }
@@ -206,7 +206,7 @@ impl StoreRun<'_> {
     }
 
     /// Watches a release that gets the traffic. If it fails, the earlier release gets the traffic again.
-    async fn watch(&self, now: &Situation, prepared: &Prepared) -> Result<(), Error> {
+    async fn watch(&self, now: &StoreSnapshot, prepared: &Prepared) -> Result<(), Error> {
         let release = &prepared.spec.id;
         let time = Duration::from_secs(self.flow.project.settings.deploy.watch.into());
         if !time.is_zero() {
@@ -233,12 +233,12 @@ impl StoreRun<'_> {
         }
     }
 
-    async fn switch_back(&self, now: &Situation, release: &RecordId, why: &Error) -> Error {
+    async fn switch_back(&self, now: &StoreSnapshot, release: &RecordId, why: &Error) -> Error {
         let (store, reason) = (self.store.clone(), why.to_string());
         let stays = |why: String, reason: String| {
             let detail = Some(first_line(&reason));
             self.journal
-                .event(Happening::Failed, Some(release), None, detail);
+                .event(StoreEvent::Failed, Some(release), None, detail);
             Error::Stays {
                 store: self.store.clone(),
                 release: release.clone(),
@@ -269,7 +269,7 @@ impl StoreRun<'_> {
                 reason,
             );
         }
-        let back = Happening::SwitchedBack {
+        let back = StoreEvent::SwitchedBack {
             to: Some(old.clone()),
         };
         let detail = Some(first_line(&reason));
@@ -301,19 +301,19 @@ impl StoreRun<'_> {
 }
 
 /// The stage of the hooks around the switch.
-fn switch_of(wish: Wish) -> HookStage {
-    match wish {
-        Wish::Rollback => HookStage::Rollback,
-        Wish::Deploy | Wish::Stage | Wish::Release => HookStage::Release,
+fn switch_of(action: ReleaseAction) -> HookStage {
+    match action {
+        ReleaseAction::Rollback => HookStage::Rollback,
+        ReleaseAction::Deploy | ReleaseAction::Stage | ReleaseAction::Release => HookStage::Release,
     }
 }
 
 /// Whether a rollback goes to a release that was live with the same settings. Its apps have shown that they
 /// work, so it is not watched again.
-fn was_live(order: &ReleaseOrder, now: &Situation) -> bool {
+fn was_live(order: &ReleaseOrder, now: &StoreSnapshot) -> bool {
     let original = order.release.copy_of.as_ref();
     let original = original.filter(|id| now.state.proven.contains(id));
     let original = original.and_then(|id| now.records.release(id));
-    order.wish == Wish::Rollback
+    order.action == ReleaseAction::Rollback
         && original.is_some_and(|original| original.settings == order.release.settings)
 }

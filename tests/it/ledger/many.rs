@@ -2,8 +2,8 @@
 
 use alokai::event::Stage;
 use alokai::ledger::{
-    Actor, BuildRecord, BuildStatus, CommitSummary, EventRecord, Happening, Record, RecordId,
-    RecordKind, RecordSet, ReleaseReason, ReleaseRecord, SCHEMA_VERSION, StoredRecord,
+    Actor, BuildRecord, BuildStatus, CommitSummary, EventRecord, Record, RecordId, RecordKind,
+    RecordSet, ReleaseReason, ReleaseRecord, SCHEMA_VERSION, StoreEvent, StoredRecord,
 };
 use alokai::store::StoreId;
 use jiff::Timestamp;
@@ -23,7 +23,7 @@ fn deploy(number: i64) -> [Record; 4] {
         host: "runner-1".into(),
         run: Some(format!("https://ci.example.com/runs/{number}")),
     };
-    let event = |id: RecordId, happening| {
+    let event = |id: RecordId, what| {
         Record::Event(EventRecord {
             schema_version: SCHEMA_VERSION,
             id,
@@ -31,7 +31,7 @@ fn deploy(number: i64) -> [Record; 4] {
             target: None,
             release: None,
             run: None,
-            happening,
+            what,
             seconds: None,
             detail: None,
             actor: actor.clone(),
@@ -39,13 +39,13 @@ fn deploy(number: i64) -> [Record; 4] {
         })
     };
     let start = id(RecordKind::Event);
-    let started = Happening::Started {
+    let started = StoreEvent::Started {
         operation: "deploy".into(),
         lease: 60,
         folder: String::new(),
         plan: None,
     };
-    let ended = Happening::Ended {
+    let ended = StoreEvent::Ended {
         start: start.clone(),
         succeeded: true,
         interrupted: false,

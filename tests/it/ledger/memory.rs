@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use alokai::event::Stage;
 use alokai::ledger::{
-    Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Happening, Record,
-    RecordFolder, RecordId, RecordKind, ReleaseReason, ReleaseRecord, SCHEMA_VERSION, StoredRecord,
+    Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, Record, RecordFolder,
+    RecordId, RecordKind, ReleaseReason, ReleaseRecord, SCHEMA_VERSION, StoreEvent, StoredRecord,
 };
 use alokai::store::{AppName, StoreId};
 use jiff::Timestamp;
@@ -126,10 +126,10 @@ impl Memory {
         &mut self,
         name: &str,
         (store, seconds_ago): (&str, u64),
-        happening: Happening,
+        what: StoreEvent,
         release: Option<&RecordId>,
     ) -> RecordId {
-        self.event_by("ci", name, (store, seconds_ago), happening, release)
+        self.event_by("ci", name, (store, seconds_ago), what, release)
     }
 
     /// The same by another user.
@@ -138,7 +138,7 @@ impl Memory {
         user: &str,
         name: &str,
         (store, seconds_ago): (&str, u64),
-        happening: Happening,
+        what: StoreEvent,
         release: Option<&RecordId>,
     ) -> RecordId {
         let id = self.id(RecordKind::Event, seconds_ago, name);
@@ -149,7 +149,7 @@ impl Memory {
             target: Some("console".into()),
             release: release.cloned(),
             run: None,
-            happening,
+            what,
             seconds: None,
             detail: None,
             actor: actor(user),
@@ -167,7 +167,7 @@ impl Memory {
         (succeeded, plan): (bool, Option<&str>),
     ) -> RecordId {
         let start = self.event(name, (store, seconds_ago), started(operation, plan), None);
-        let ended = Happening::Ended {
+        let ended = StoreEvent::Ended {
             start: start.clone(),
             succeeded,
             interrupted: false,
@@ -195,8 +195,8 @@ impl Memory {
     }
 }
 
-pub fn started(operation: &str, plan: Option<&str>) -> Happening {
-    Happening::Started {
+pub fn started(operation: &str, plan: Option<&str>) -> StoreEvent {
+    StoreEvent::Started {
         operation: operation.to_owned(),
         lease: 600,
         folder: String::new(),

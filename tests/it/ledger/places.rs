@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use alokai::event::Stage;
 use alokai::ledger::{
-    Actor, BuildRecord, BuildStatus, EventRecord, Exchange, Happening, LayoutPages, LogFolder,
-    LogText, Record, RecordFolder, RecordId, RecordKind, RecordPlace, RecordSet, SCHEMA_VERSION,
-    SharedRecords, StoredRecord,
+    Actor, BuildRecord, BuildStatus, EventRecord, Exchange, LayoutPages, LogFolder, LogText,
+    Record, RecordFolder, RecordId, RecordKind, RecordPlace, RecordSet, SCHEMA_VERSION,
+    SharedRecords, StoreEvent, StoredRecord,
 };
 use alokai::store::StoreId;
 use jiff::Timestamp;
@@ -31,7 +31,7 @@ fn event(detail: &str) -> StoredRecord {
         target: None,
         release: None,
         run: None,
-        happening: Happening::Pinned,
+        what: StoreEvent::Pinned,
         seconds: None,
         detail: Some(detail.into()),
         actor: Actor::default(),

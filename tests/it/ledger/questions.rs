@@ -1,12 +1,12 @@
 //! What was and what is: releases, what was done, and what is live, from records that the tests write.
 
-use alokai::ledger::{Happening, ReleaseReason};
+use alokai::ledger::{ReleaseReason, StoreEvent};
 use serde_json::Value;
 
 use super::memory::{Memory, started};
 use crate::support::{FRONTEND, Project};
 
-const RELEASED: Happening = Happening::Released { observed: false };
+const RELEASED: StoreEvent = StoreEvent::Released { observed: false };
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 
@@ -31,15 +31,20 @@ fn shop() -> (Project, Memory) {
     let start = memory.event("E-first", us(4 * HOUR + 90), started("deploy", None), None);
     let old = memory.build("B-old", us(4 * HOUR + 80), &first, '1');
     let one = memory.release("R-one", us(4 * HOUR + 70), &old, deploy);
-    memory.event("E-staged", us(4 * HOUR + 60), Happening::Staged, Some(&one));
-    let hook = Happening::Hook {
+    memory.event(
+        "E-staged",
+        us(4 * HOUR + 60),
+        StoreEvent::Staged,
+        Some(&one),
+    );
+    let hook = StoreEvent::Hook {
         command: "node migrate.js".into(),
         code: Some(0),
     };
     memory.event("E-hook", us(4 * HOUR + 50), hook, Some(&one));
     memory.event("E-one", us(4 * HOUR + 40), RELEASED, Some(&one));
     let succeeded = true;
-    let ended = Happening::Ended {
+    let ended = StoreEvent::Ended {
         start,
         succeeded,
         interrupted: false,
@@ -52,12 +57,17 @@ fn shop() -> (Project, Memory) {
     memory.event(
         "E-retired",
         us(3 * HOUR + 50),
-        Happening::Retired,
+        StoreEvent::Retired,
         Some(&one),
     );
     let bad = memory.release("R-bad", us(2 * HOUR + 70), &new, deploy);
-    memory.event("E-bad", us(2 * HOUR + 60), Happening::Failed, Some(&bad));
-    memory.event("E-bad-2", us(2 * HOUR + 50), Happening::Retired, Some(&bad));
+    memory.event("E-bad", us(2 * HOUR + 60), StoreEvent::Failed, Some(&bad));
+    memory.event(
+        "E-bad-2",
+        us(2 * HOUR + 50),
+        StoreEvent::Retired,
+        Some(&bad),
+    );
     let back = memory.release(
         "R-back",
         us(HOUR + 70),
@@ -69,14 +79,14 @@ fn shop() -> (Project, Memory) {
         "eva",
         "E-pin",
         us(HOUR + 50),
-        Happening::Pinned,
+        StoreEvent::Pinned,
         Some(&back),
     );
     let staged = memory.release("R-staged", us(3 * MINUTE + 9), &new, deploy);
     memory.event(
         "E-stage",
         us(3 * MINUTE + 8),
-        Happening::Staged,
+        StoreEvent::Staged,
         Some(&staged),
     );
     memory.release(
@@ -235,7 +245,7 @@ fn a_long_list_is_cut_and_one_release_is_active() {
         let deploy = (ReleaseReason::Deploy, &[][..]);
         let release = memory.release("R", at, &build, deploy);
         memory.event("E", at, RELEASED, Some(&release));
-        memory.event("F", at, Happening::Drained, Some(&release));
+        memory.event("F", at, StoreEvent::Drained, Some(&release));
     }
     let list = project
         .alokai("store releases --json --status active")

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use alokai::ledger::{BuildStatus, Happening, RecordFolder, RecordSet};
+use alokai::ledger::{BuildStatus, RecordFolder, RecordSet, StoreEvent};
 use serde_json::{Value, json};
 
 use crate::deploy::unique;
@@ -47,7 +47,7 @@ fn check(records: &RecordSet) {
     }
     let mut started = 0;
     for event in records.events() {
-        if let Happening::Started { .. } = event.happening {
+        if let StoreEvent::Started { .. } = event.what {
             started += 1;
             assert_eq!(builds.get(&event.id), Some(&1), "{}", event.id);
         }

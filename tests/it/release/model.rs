@@ -11,8 +11,8 @@ use alokai::ledger::{
 };
 use alokai::pipeline::{Access, Interrupt, RegistryClients, Services};
 use alokai::release::{
-    Chosen, Flow, FlowOptions, Records, ReleaseOrder, SettingsChange, StoreRun, StoreSettings,
-    Wish, candidates, chosen, copy_forward, earlier, new_release,
+    Chosen, Flow, FlowOptions, Records, ReleaseAction, ReleaseOrder, SettingsChange, StoreRun,
+    StoreSettings, candidates, chosen, copy_forward, earlier, new_release,
 };
 use alokai::store::{AppName, StoreId};
 use alokai::target::{
@@ -452,7 +452,7 @@ impl World {
         }
     }
 
-    fn situation(&self) -> (RecordSet, TargetState, Option<RecordId>) {
+    fn snapshot(&self) -> (RecordSet, TargetState, Option<RecordId>) {
         let flow = self.flow();
         let run = StoreRun::new(&flow, &*self.target, &self.store);
         let now = self.runtime.block_on(run.observe()).unwrap();
@@ -481,7 +481,7 @@ impl World {
         release: alokai::ledger::ReleaseRecord,
         build: &BuildRecord,
         is_recorded: bool,
-        wish: Wish,
+        action: ReleaseAction,
         mood: Mood,
     ) -> bool {
         self.target.0.lock().unwrap().mood = Some(mood);
@@ -490,7 +490,7 @@ impl World {
             build: build.clone(),
             release,
             is_recorded,
-            wish,
+            action,
         };
         let result = self.runtime.block_on(self.flow().run(vec![order]));
         self.target.0.lock().unwrap().mood = None;
@@ -516,13 +516,13 @@ fn apply(world: &mut World, model: &mut Model, step: &Step) {
                 latest.as_ref(),
                 &actor(),
             );
-            let wish = if no_release {
-                Wish::Stage
+            let action = if no_release {
+                ReleaseAction::Stage
             } else {
-                Wish::Deploy
+                ReleaseAction::Deploy
             };
             let id = release.id.clone();
-            let done = world.carry_out(release, &build, false, wish, mood);
+            let done = world.carry_out(release, &build, false, action, mood);
             let stays = no_release || model.pinned;
             if !stays && model.is_older(commit) {
                 assert!(!done, "an older commit was released");
@@ -579,7 +579,7 @@ fn apply(world: &mut World, model: &mut Model, step: &Step) {
                 &actor(),
             );
             let id = release.id.clone();
-            let done = world.carry_out(release, &build, false, Wish::Release, mood);
+            let done = world.carry_out(release, &build, false, ReleaseAction::Release, mood);
             if model.is_older(model.builds[which]) {
                 assert!(!done);
                 return;
@@ -659,7 +659,7 @@ fn release(world: &World, model: &mut Model, wanted: &str, which: Option<usize>,
         found.release.clone(),
         found.build,
         true,
-        Wish::Release,
+        ReleaseAction::Release,
         mood,
     );
     if model.active != Some(which) && model.is_older(model.commit(which)) {
@@ -678,7 +678,7 @@ fn rollback(
     current_settings: bool,
     mood: Mood,
 ) {
-    let (records, state, active) = world.situation();
+    let (records, state, active) = world.snapshot();
     let all = candidates(&records, &state, active.as_ref());
     let of_model: Vec<usize> = model
         .proven
@@ -716,7 +716,7 @@ fn rollback(
     let id = copy.id.clone();
     // With the settings that it had, it is not watched: what happens after the switch is not seen.
     let is_watched = settings.settings != wanted.release.settings;
-    let done = world.carry_out(copy, wanted.build, false, Wish::Rollback, mood);
+    let done = world.carry_out(copy, wanted.build, false, ReleaseAction::Rollback, mood);
     let mood = match mood {
         Mood::Dies if !is_watched => Mood::Well,
         mood => mood,
@@ -739,7 +739,7 @@ fn rollback(
 
 /// What the target and the records say is what the model says.
 fn compare(world: &World, model: &Model) {
-    let (records, state, active) = world.situation();
+    let (records, state, active) = world.snapshot();
     let id = |release: usize| model.releases[release].id.clone();
     assert_eq!(active, model.active.map(id));
     assert_eq!(state.pin.is_some(), model.pinned);
