@@ -28,8 +28,8 @@ use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::bytes;
 use crate::ledger::{
-    self, BuildRecord, BuildStatus, EventRecord, StoreEvent, LogFolder, Record, RecordId, RecordSet,
-    open_runs, removed_builds,
+    self, BuildRecord, BuildStatus, EventRecord, LogFolder, Record, RecordId, RecordSet,
+    StoreEvent, open_runs, removed_builds,
 };
 use crate::plan;
 use crate::report::duration;

@@ -20,8 +20,8 @@ use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::bytes;
 use crate::ledger::{
-    self, BuildRecord, EventRecord, StoreEvent, ImagePlace, LogFolder, NeededImages, PruneChoice,
-    Record, RecordFolder, RecordId, RecordSet, RetentionRules, StoredRecord, build_size,
+    self, BuildRecord, EventRecord, ImagePlace, LogFolder, NeededImages, PruneChoice, Record,
+    RecordFolder, RecordId, RecordSet, RetentionRules, StoreEvent, StoredRecord, build_size,
     choose_builds, images_of, log_of,
 };
 use crate::pipeline::ProjectLock;

@@ -7,7 +7,7 @@ use super::environment::{self, tell};
 use super::listing::RunningRuns;
 use crate::config::Project;
 use crate::error::Error as AnyError;
-use crate::ledger::{self, EventRecord, StoreEvent, RunningLogReader, folder_id};
+use crate::ledger::{self, EventRecord, RunningLogReader, StoreEvent, folder_id};
 
 /// The pause between two readings.
 const PAUSE: Duration = Duration::from_millis(100);

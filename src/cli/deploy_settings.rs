@@ -20,8 +20,8 @@ use super::store_targets::StoreTargets;
 use crate::error::Error as AnyError;
 use crate::ledger::{RecordFolder, RecordSet, ReleaseReason, ReleaseRecord, ReleaseStatus};
 use crate::release::{
-    Flow, FlowOptions, FlowResult, ReleaseOrder, SettingsError, StoreSettings, ReleaseAction, ancestry_of,
-    new_release, waves,
+    Flow, FlowOptions, FlowResult, ReleaseAction, ReleaseOrder, SettingsError, StoreSettings,
+    ancestry_of, new_release, waves,
 };
 use crate::report::Detail;
 use crate::store::Store;

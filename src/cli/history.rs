@@ -20,8 +20,8 @@ use super::{answer, answer_bytes, builds, project};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::ledger::{
-    self, BuildRecord, BuildStatus, EventRecord, StoreEvent, LogFolder, LogReference, Operation,
-    Record, RecordId, RecordSet, ReleaseRecord, TargetState, operations,
+    self, BuildRecord, BuildStatus, EventRecord, LogFolder, LogReference, Operation, Record,
+    RecordId, RecordSet, ReleaseRecord, StoreEvent, TargetState, operations,
 };
 use crate::report::duration;
 use crate::store::StoreId;

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use super::builds::makes_build;
 use crate::event::{Stage, seconds};
 use crate::ledger::{
-    BuildRecord, BuildStatus, EventRecord, FolderError, StoreEvent, LogFolder, LogText, Record,
-    RecordFolder, RecordId, RecordKind, RecordSet, SCHEMA_VERSION, StoredRecord, operations,
+    BuildRecord, BuildStatus, EventRecord, FolderError, LogFolder, LogText, Record, RecordFolder,
+    RecordId, RecordKind, RecordSet, SCHEMA_VERSION, StoreEvent, StoredRecord, operations,
 };
 use crate::pipeline::ProjectLock;
 

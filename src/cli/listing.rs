@@ -13,7 +13,7 @@ use super::run::document;
 use super::{Error, answer};
 use crate::config::{Project, nearest};
 use crate::error::Error as AnyError;
-use crate::ledger::{self, EventRecord, StoreEvent, RecordFolder, RecordId, RecordSet, folder_id};
+use crate::ledger::{self, EventRecord, RecordFolder, RecordId, RecordSet, StoreEvent, folder_id};
 use crate::pipeline::ProjectLock;
 use crate::store::StoreId;
 
@@ -301,7 +301,7 @@ mod tests {
     use jiff::{SignedDuration, Timestamp};
 
     use super::{RunningRuns, fit, shortened};
-    use crate::ledger::{Actor, EventRecord, StoreEvent, RecordId, RecordKind, SCHEMA_VERSION};
+    use crate::ledger::{Actor, EventRecord, RecordId, RecordKind, SCHEMA_VERSION, StoreEvent};
     use crate::store::StoreId;
 
     /// The start of an operation this many seconds ago.

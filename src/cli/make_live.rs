@@ -20,9 +20,9 @@ use crate::error::Error as AnyError;
 use crate::ledger::{Record, RecordId, RecordSet, ReleaseReason, continue_after};
 use crate::pipeline;
 use crate::release::{
-    self, Candidate, Chosen, Flow, FlowOptions, FlowResult, ReleaseOrder, StoreSnapshot, StoreRun,
-    ReleaseAction, ancestry_of, candidates, chosen, copy_forward, earlier, missing_images, new_release,
-    no_candidate,
+    self, Candidate, Chosen, Flow, FlowOptions, FlowResult, ReleaseAction, ReleaseOrder, StoreRun,
+    StoreSnapshot, ancestry_of, candidates, chosen, copy_forward, earlier, missing_images,
+    new_release, no_candidate,
 };
 use crate::report::Detail;
 use crate::store::{Store, StoreId};

@@ -3,7 +3,7 @@
 use super::environment::{self, tell};
 use crate::config::Project;
 use crate::ledger::{
-    EventRecord, StoreEvent, Record, RecordFolder, RecordId, StoredRecord, first_line, folder_id,
+    EventRecord, Record, RecordFolder, RecordId, StoreEvent, StoredRecord, first_line, folder_id,
 };
 use crate::store::StoreId;
 

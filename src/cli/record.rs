@@ -7,9 +7,9 @@ use jiff::Timestamp;
 
 use crate::event::{Events, Stage, seconds};
 use crate::ledger::{
-    Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, StoreEvent, LogFolder,
-    LogText, Record, RecordFolder, RecordId, RecordKind, SCHEMA_VERSION, StoredRecord, first_line,
-    folder_id,
+    Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, LogFolder, LogText,
+    Record, RecordFolder, RecordId, RecordKind, SCHEMA_VERSION, StoreEvent, StoredRecord,
+    first_line, folder_id,
 };
 use crate::pipeline::{self, Failure, RunSummary, Services, UnitSummary};
 use crate::plan::{Plan, StorePlan};

@@ -18,8 +18,8 @@ use super::{answer, builds, project, release_diff};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::ledger::{
-    self, BuildRecord, StoreEvent, LedgerTargets, Record, RecordId, RecordSet, ReleaseReason,
-    ReleaseRecord, ReleaseStatus,
+    self, BuildRecord, LedgerTargets, Record, RecordId, RecordSet, ReleaseReason, ReleaseRecord,
+    ReleaseStatus, StoreEvent,
 };
 use crate::store::StoreId;
 

@@ -22,8 +22,8 @@ use crate::ledger::{
 use crate::pipeline::{self, PipelineOptions, Services, StageError, TargetChecks};
 use crate::plan::{Plan, ReleaseSteps, no_staging};
 use crate::release::{
-    self, Flow, FlowOptions, ReleaseOrder, StoreOutcome, ReleaseAction, ancestry_of, build_of, new_release,
-    steps_of, waves,
+    self, Flow, FlowOptions, ReleaseAction, ReleaseOrder, StoreOutcome, ancestry_of, build_of,
+    new_release, steps_of, waves,
 };
 use crate::report::Deployed;
 use crate::store::{StoreId, TargetKind};

@@ -41,7 +41,7 @@ mod tests {
 
     use super::*;
     use crate::ledger::{
-        Actor, EventRecord, StoreEvent, Record, RecordId, RecordKind, StoredRecord,
+        Actor, EventRecord, Record, RecordId, RecordKind, StoreEvent, StoredRecord,
     };
     use crate::store::StoreId;
 

@@ -202,7 +202,7 @@ mod tests {
 
     use super::RecordFolder;
     use crate::ledger::{
-        Actor, EventRecord, StoreEvent, Record, RecordId, RecordKind, RecordSet, SCHEMA_VERSION,
+        Actor, EventRecord, Record, RecordId, RecordKind, RecordSet, SCHEMA_VERSION, StoreEvent,
         StoredRecord,
     };
     use crate::store::StoreId;

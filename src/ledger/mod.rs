@@ -32,8 +32,8 @@ pub use prune::{
     removed_builds, size_of as build_size,
 };
 pub use record::{
-    Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, StoreEvent,
-    ImportedBuild, LogReference, Record, ReleaseReason, ReleaseRecord, SCHEMA_VERSION, first_line,
+    Actor, BuildRecord, BuildStatus, BuiltApp, CommitSummary, EventRecord, ImportedBuild,
+    LogReference, Record, ReleaseReason, ReleaseRecord, SCHEMA_VERSION, StoreEvent, first_line,
 };
 pub use set::{InvalidRecord, RecordSet, StoredRecord};
 pub use shared::{Exchange, SharedError, SharedRecords};

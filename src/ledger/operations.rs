@@ -144,7 +144,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::operations;
-    use crate::ledger::{Actor, EventRecord, StoreEvent, RecordId, RecordKind, SCHEMA_VERSION};
+    use crate::ledger::{Actor, EventRecord, RecordId, RecordKind, SCHEMA_VERSION, StoreEvent};
     use crate::store::StoreId;
 
     fn event(at: i64, store: &str, user: &str, what: StoreEvent) -> EventRecord {

@@ -223,8 +223,8 @@ mod tests {
     use super::{KeptBecause, NeededImages, RetentionRules, choose, images_of};
     use crate::event::Stage;
     use crate::ledger::{
-        Actor, BuildRecord, BuildStatus, BuiltApp, EventRecord, StoreEvent, Record, RecordId,
-        RecordKind, RecordSet, ReleaseReason, ReleaseRecord, SCHEMA_VERSION, StoredRecord,
+        Actor, BuildRecord, BuildStatus, BuiltApp, EventRecord, Record, RecordId, RecordKind,
+        RecordSet, ReleaseReason, ReleaseRecord, SCHEMA_VERSION, StoreEvent, StoredRecord,
     };
     use crate::store::{AppName, StoreId};
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::id::{PrefixProblem, RecordId};
-use super::record::{BuildRecord, EventRecord, StoreEvent, Record, ReleaseRecord};
+use super::record::{BuildRecord, EventRecord, Record, ReleaseRecord, StoreEvent};
 use crate::store::{StoreId, TargetKind};
 
 /// The prefix of references of images in a folder.

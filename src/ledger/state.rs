@@ -117,7 +117,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::{TargetState, open_runs};
-    use crate::ledger::{Actor, EventRecord, StoreEvent, RecordId, RecordKind, SCHEMA_VERSION};
+    use crate::ledger::{Actor, EventRecord, RecordId, RecordKind, SCHEMA_VERSION, StoreEvent};
     use crate::store::StoreId;
 
     fn release(number: u64) -> RecordId {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::id::RecordId;
-use super::record::{EventRecord, StoreEvent, ReleaseRecord};
+use super::record::{EventRecord, ReleaseRecord, StoreEvent};
 use super::set::RecordSet;
 use super::state::TargetState;
 use crate::store::StoreId;
@@ -112,7 +112,9 @@ impl<'a> TargetHistory<'a> {
                 self.released = Some(event);
                 self.stopped = None;
             }
-            StoreEvent::Retired if event.release.is_some() && event.release == self.state.active => {
+            StoreEvent::Retired
+                if event.release.is_some() && event.release == self.state.active =>
+            {
                 self.stopped = event.release.as_ref();
             }
             _ => {}

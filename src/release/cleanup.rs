@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::Error;
-use super::steps::{StoreSnapshot, StoreRun};
+use super::steps::{StoreRun, StoreSnapshot};
 use crate::event::seconds;
-use crate::ledger::{StoreEvent, Record, RecordId, RecordSet};
+use crate::ledger::{Record, RecordId, RecordSet, StoreEvent};
 use crate::target::Drained;
 
 /// The pause between two questions whether open requests have ended.

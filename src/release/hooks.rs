@@ -10,7 +10,7 @@ use super::steps::StoreRun;
 use crate::config::{HookStage, HookTime};
 use crate::event::seconds;
 use crate::ledger::{
-    Actor, EventRecord, FolderError, StoreEvent, LogFolder, LogText, Record, RecordId,
+    Actor, EventRecord, FolderError, LogFolder, LogText, Record, RecordId, StoreEvent,
 };
 use crate::pipeline::{HookContext, HookError, HookImage, HookRun, HookRunner};
 use crate::plan::{hooks_of, no_staging};

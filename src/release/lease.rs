@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 
 use super::{Error, ReleaseJournal};
-use crate::ledger::{Actor, StoreEvent, RecordId, RecordKind};
+use crate::ledger::{Actor, RecordId, RecordKind, StoreEvent};
 use crate::store::StoreId;
 use crate::target::{LockAnswer, LockClaim, Target};
 

@@ -25,7 +25,7 @@ pub use choice::{
     Candidate, Chosen, candidates, chosen, copy_forward, earlier, new_release, no_candidate,
 };
 pub use describe::steps_of;
-pub use flow::{Flow, FlowOptions, FlowResult, ReleaseOrder, StoreOutcome, ReleaseAction};
+pub use flow::{Flow, FlowOptions, FlowResult, ReleaseAction, ReleaseOrder, StoreOutcome};
 pub use hooks::hook_record;
 pub use images::missing_images;
 pub use probe::Symptoms;
@@ -33,7 +33,7 @@ pub use records::{Records, ReleaseJournal};
 pub use rules::{CommitOrder, Older, ancestry_of, older};
 pub use settings::{SettingDifference, SettingsChange, SettingsError, StoreSettings};
 pub use spec::{PlannedStore, spec_of};
-pub use steps::{StoreSnapshot, StoreRun, build_of};
+pub use steps::{StoreRun, StoreSnapshot, build_of};
 pub use waves::waves;
 
 use crate::ledger::{FolderError, RecordId};

@@ -7,8 +7,8 @@ use futures_util::future::LocalBoxFuture;
 
 use crate::event::Events;
 use crate::ledger::{
-    Actor, EventRecord, FolderError, StoreEvent, Record, RecordFolder, RecordId, RecordSet,
-    ReleaseRecord, StoredRecord, TargetState,
+    Actor, EventRecord, FolderError, Record, RecordFolder, RecordId, RecordSet, ReleaseRecord,
+    StoreEvent, StoredRecord, TargetState,
 };
 use crate::store::StoreId;
 

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::Error;
-use super::flow::{Flow, ReleaseOrder, StoreOutcome, ReleaseAction};
+use super::flow::{Flow, ReleaseAction, ReleaseOrder, StoreOutcome};
 use super::lease::locked;
 use super::records::ReleaseJournal;
 use super::rules::{first_builds, refuse_older};
 use super::switch::Prepared;
 use crate::event::{EventSubject, Stage, seconds};
 use crate::ledger::{
-    BuildRecord, StoreEvent, Record, RecordId, RecordSet, TargetState, continue_after,
+    BuildRecord, Record, RecordId, RecordSet, StoreEvent, TargetState, continue_after,
 };
 use crate::store::StoreId;
 use crate::target::{Capabilities, Observed, Target, place_options};

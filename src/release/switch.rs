@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::flow::{ReleaseOrder, ReleaseAction};
+use super::flow::{ReleaseAction, ReleaseOrder};
 use super::probe::ProbedRelease;
-use super::steps::{StoreSnapshot, StoreRun, build_of};
+use super::steps::{StoreRun, StoreSnapshot, build_of};
 use super::{Error, spec_of};
 use crate::config::{HookStage, HookTime};
-use crate::ledger::{StoreEvent, Record, RecordId, RecordSet, first_line};
+use crate::ledger::{Record, RecordId, RecordSet, StoreEvent, first_line};
 use crate::target::{ReleaseSpec, Replica, Staged};
 
 /// How long a target may take until the apps of a release run, with the download of their images.

@@ -9,8 +9,8 @@ mod console;
 mod container_variables;
 pub mod docker;
 mod haproxy;
-mod labels;
 pub mod kubernetes;
+mod labels;
 pub mod local;
 mod ports;
 mod spec;
@@ -447,6 +447,9 @@ impl From<docker::Error> for Error {
 impl From<swarm::Error> for Error {
     fn from(error: swarm::Error) -> Self {
         Self::Swarm(Box::new(error))
+    }
+}
+
 impl From<kubernetes::Error> for Error {
     fn from(error: kubernetes::Error) -> Self {
         Self::Kubernetes(Box::new(error))
