@@ -11,7 +11,7 @@ use crate::ledger::{Record, RecordId, RecordSet, StoreEvent, first_line};
 use crate::target::{ReleaseSpec, Replica, Staged};
 
 /// How long a target may take until the apps of a release run, with the download of their images.
-const STAGE_LIMIT: Duration = Duration::from_secs(15 * 60);
+const STAGE_LIMIT: Duration = Duration::from_mins(15);
 
 /// A release that runs without traffic.
 pub(super) struct Prepared {

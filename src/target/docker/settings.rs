@@ -97,9 +97,8 @@ impl SettingsVolume<'_> {
     }
 
     async fn write_file(&self, container: &str, version: &str, text: &[u8]) -> Result<bool, Error> {
-        match self.read_file(container, version).await? {
-            Some(known) => return Ok(known == text),
-            None => {}
+        if let Some(known) = self.read_file(container, version).await? {
+            return Ok(known == text);
         }
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);

@@ -82,14 +82,13 @@ impl KubernetesTarget {
         let api = self.api()?;
         let path = format!("api/v1/namespaces/{}", api.namespace);
         match api.get_path(&path, "read the namespace").await {
-            Ok(Some(_)) => {}
+            // A user may have permissions in the namespace only.
+            Ok(Some(_)) | Err(Error::Forbidden { .. }) => {}
             Ok(None) => {
                 return Err(Error::NoNamespace {
                     namespace: api.namespace.clone(),
                 });
             }
-            // A user may have permissions in the namespace only.
-            Err(Error::Forbidden { .. }) => {}
             Err(error) => return Err(error),
         }
         api.list(DEPLOYMENT, "alokai.com/store=").await?;

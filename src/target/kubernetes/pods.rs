@@ -226,14 +226,14 @@ mod tests {
     use super::{pods_by_app, state_of};
     use crate::store::AppName;
 
-    fn pod(status: Value) -> Value {
+    fn pod(status: &Value) -> Value {
         json!({
             "metadata": { "name": "p", "annotations": { "alokai.com/app": "a" } },
             "status": { "phase": "Running", "containerStatuses": [status] },
         })
     }
 
-    fn state(status: Value) -> (bool, Option<String>, u32) {
+    fn state(status: &Value) -> (bool, Option<String>, u32) {
         let state = state_of(AppName::new("a").unwrap(), &[pod(status)]);
         (state.running, state.ended, state.restarts)
     }
@@ -242,18 +242,21 @@ mod tests {
     fn a_container_that_ended_says_how() {
         let exited = json!({ "terminated": { "exitCode": 3, "reason": "Error" } });
         let ended = Some("exited with code 3".to_owned());
-        assert_eq!(state(json!({ "state": exited })), (false, ended.clone(), 0));
+        assert_eq!(
+            state(&json!({ "state": exited })),
+            (false, ended.clone(), 0)
+        );
         let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
         let looping = json!({ "restartCount": 2, "state": waiting, "lastState": exited });
-        assert_eq!(state(looping), (false, ended, 2));
+        assert_eq!(state(&looping), (false, ended, 2));
         let killed = json!({ "terminated": { "exitCode": 137, "reason": "OOMKilled" } });
-        let (_, why, _) = state(json!({ "state": killed }));
+        let (_, why, _) = state(&json!({ "state": killed }));
         assert_eq!(
             why.unwrap(),
             "was killed because it reached its memory limit"
         );
         let signal = json!({ "terminated": { "exitCode": 143, "reason": "Error" } });
-        let (_, why, _) = state(json!({ "state": signal }));
+        let (_, why, _) = state(&json!({ "state": signal }));
         assert_eq!(why.unwrap(), "was ended by signal 15");
     }
 
@@ -261,11 +264,11 @@ mod tests {
     fn a_container_that_starts_late_is_not_a_failure_and_one_without_its_image_is() {
         for reason in ["ContainerCreating", "PodInitializing", "ErrImagePull"] {
             let (running, ended, _) =
-                state(json!({ "state": { "waiting": { "reason": reason } } }));
+                state(&json!({ "state": { "waiting": { "reason": reason } } }));
             assert_eq!((running, ended), (true, None), "{reason}");
         }
         let waiting = json!({ "reason": "ImagePullBackOff", "message": "Back-off pulling image" });
-        let (running, ended, _) = state(json!({ "state": { "waiting": waiting } }));
+        let (running, ended, _) = state(&json!({ "state": { "waiting": waiting } }));
         assert!(!running);
         assert_eq!(
             ended.unwrap(),
@@ -273,13 +276,13 @@ mod tests {
         );
         // Started again, and running.
         let (running, ended, restarts) =
-            state(json!({ "restartCount": 1, "state": { "running": {} } }));
+            state(&json!({ "restartCount": 1, "state": { "running": {} } }));
         assert_eq!((running, ended, restarts), (true, None, 1));
     }
 
     #[test]
     fn a_pod_without_a_node_says_why() {
-        let mut waiting = pod(json!({}));
+        let mut waiting = pod(&json!({}));
         let message = "0/3 nodes are available: 3 Insufficient memory.";
         waiting["status"] = json!({
             "phase": "Pending",
@@ -295,11 +298,11 @@ mod tests {
 
     #[test]
     fn pods_that_leave_are_not_judged() {
-        let mut leaving = pod(json!({}));
+        let mut leaving = pod(&json!({}));
         leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
-        let mut evicted = pod(json!({}));
+        let mut evicted = pod(&json!({}));
         evicted["status"]["phase"] = "Failed".into();
         assert!(pods_by_app(vec![leaving, evicted]).is_empty());
-        assert_eq!(pods_by_app(vec![pod(json!({}))]).len(), 1);
+        assert_eq!(pods_by_app(vec![pod(&json!({}))]).len(), 1);
     }
 }

@@ -178,7 +178,9 @@ impl Background {
             let releases = state.stores.values().flat_map(|it| it.releases.values());
             releases.filter_map(|it| it.folder.clone()).collect()
         });
-        kept.iter().for_each(|folder| self.hold(folder));
+        for folder in &kept {
+            self.hold(folder);
+        }
         let due = self.read_state(|state| {
             let stores = state.stores.iter();
             let releases = stores.flat_map(|(store, it)| {

@@ -254,7 +254,7 @@ fn a_stopped_release_is_kept_or_removed_with_all_that_it_has() {
     world.switch(&target, &second);
     world.wait(target.retire(&us(), &first.id, true)).unwrap();
     let observed = world.wait(target.observe(&us())).unwrap();
-    assert_eq!(observed.kept, [first.id.clone()]);
+    assert_eq!(observed.kept, std::slice::from_ref(&first.id));
     assert!(observed.staged.is_empty());
     let stopped = world.wait(target.switch(&first, &observed.token));
     assert!(stopped.unwrap_err().to_string().contains("does not run"));

@@ -67,7 +67,7 @@ fn old_images_of_a_layout_are_removed_with_their_blobs() {
         let blob = std::fs::File::options()
             .append(true)
             .open(blob.unwrap().path());
-        let used = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 60 * 60);
+        let used = std::time::SystemTime::now() - std::time::Duration::from_hours(2);
         blob.unwrap().set_modified(used).unwrap();
     }
     let young = layout.join("0".repeat(64));

@@ -43,7 +43,7 @@ struct Load {
     seen: Arc<Mutex<Seen>>,
     /// The versions that are being stopped, or were stopped.
     retired: Arc<Mutex<BTreeSet<String>>>,
-    /// The open WebSockets of each version.
+    /// The open `WebSocket`s of each version.
     open: Arc<Mutex<BTreeMap<String, usize>>>,
     stop: CancellationToken,
 }
