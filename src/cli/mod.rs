@@ -252,7 +252,7 @@ pub enum Error {
     #[error("the target `{target}` of `{store}` has no locks")]
     #[diagnostic(
         code(alokai::cli::no_locks),
-        help("the targets `docker`, `kubernetes`, `local` and `command` have locks")
+        help("the targets `docker`, `swarm`, `kubernetes`, `local` and `command` have locks")
     )]
     NoLocks {
         /// The target.

@@ -34,7 +34,7 @@ pub use problem::{Error, Notice, NoticePlace, Problem};
 pub use prune::{DROPPED, DropList, PruneRules};
 pub use raw::{
     AppImage, ConsoleSection, DataSection, DeploySection, DockerSection, HealthEntry, ImageSection,
-    ProxySection, RegistrySection, VerifyMode,
+    ProxySection, RegistrySection, SwarmSection, VerifyMode,
 };
 pub use size::parse as size_of;
 pub use start::{AppReference, StartRules, TemplatePart, ValueTemplate, is_variable_name};

@@ -340,6 +340,8 @@ pub struct DeploySection {
     pub command: Vec<String>,
     /// The engine and the proxy of the target `docker`.
     pub docker: DockerSection,
+    /// The manager and the proxy of the target `swarm`.
+    pub swarm: SwarmSection,
     /// The cluster of the target `kubernetes`, and what is made in it.
     pub kubernetes: KubernetesSection,
     /// The folder of each store that outlives its releases, at the targets `docker` and `local`. With
@@ -359,6 +361,7 @@ impl Default for DeploySection {
             waves: IndexMap::new(),
             command: Vec::new(),
             docker: DockerSection::default(),
+            swarm: SwarmSection::default(),
             kubernetes: KubernetesSection::default(),
             data: Some(DataSection::default()),
         }
@@ -413,7 +416,19 @@ impl Default for DockerSection {
     }
 }
 
-/// The HAProxy of the target `docker`.
+/// The manager and the proxy of the target `swarm`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct SwarmSection {
+    /// The address of a manager, such as `tcp://10.0.0.5:2375`. Without it, `DOCKER_HOST` or the local
+    /// socket is used.
+    pub host: Option<String>,
+    /// The proxy that switches the traffic.
+    pub proxy: ProxySection,
+}
+
+/// The HAProxy of the targets `docker` and `swarm`.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]

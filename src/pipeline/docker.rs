@@ -17,7 +17,7 @@ use super::services::Services;
 use oci::ImageReference;
 
 /// The engine's address where `DOCKER_HOST` is not set.
-const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
+pub const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
 
 /// The time limit of one request to the engine, in seconds. It does not apply to streamed output of
 /// builds.

@@ -6,11 +6,16 @@
 
 mod command;
 mod console;
+mod container_variables;
 pub mod docker;
+mod haproxy;
 pub mod kubernetes;
+mod labels;
 pub mod local;
+mod ports;
 mod public_page;
 mod spec;
+pub mod swarm;
 
 use std::sync::Arc;
 
@@ -149,6 +154,7 @@ pub fn target_of(kind: TargetKind, context: &TargetContext) -> Result<Arc<dyn Ta
         TargetKind::Console => Ok(Arc::new(ConsoleTarget::new(context.clone()))),
         TargetKind::Local => Ok(Arc::new(LocalTarget::of(context))),
         TargetKind::Docker => Ok(Arc::new(docker::DockerTarget::new(context.clone()))),
+        TargetKind::Swarm => Ok(Arc::new(swarm::SwarmTarget::new(context.clone()))),
         TargetKind::Kubernetes => Ok(Arc::new(kubernetes::KubernetesTarget::new(context.clone()))),
         TargetKind::Command => Ok(Arc::new(CommandTarget::new(context)?)),
     }
@@ -378,6 +384,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Docker(Box<docker::Error>),
+    /// The Docker Swarm, or its proxy.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Swarm(Box<swarm::Error>),
     /// The Kubernetes cluster.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -417,6 +427,7 @@ impl Error {
     pub fn fault(&self) -> DeployFault {
         match self {
             Self::Docker(error) => error.fault(),
+            Self::Swarm(error) => error.fault(),
             Self::Kubernetes(error) => error.fault(),
             Self::Console(console::Error::Unreachable { .. })
             | Self::Command(command::Error::Start { .. }) => DeployFault::Unreachable,
@@ -445,6 +456,12 @@ impl From<Error> for StageError {
 impl From<docker::Error> for Error {
     fn from(error: docker::Error) -> Self {
         Self::Docker(Box::new(error))
+    }
+}
+
+impl From<swarm::Error> for Error {
+    fn from(error: swarm::Error) -> Self {
+        Self::Swarm(Box::new(error))
     }
 }
 

@@ -76,6 +76,7 @@ mod serve;
 mod shared;
 mod start;
 mod starter;
+mod swarm_target;
 mod there;
 mod trust;
 mod unwritten;

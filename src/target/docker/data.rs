@@ -4,12 +4,12 @@ use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, MountVo
 use bollard::query_parameters::UploadToContainerOptionsBuilder;
 use hyper::body::Bytes;
 
-use super::engine::{Engine, StoreLabels, failed};
+use super::engine::{Engine, failed};
 use super::error::Error;
 use crate::config::DataSection;
 use crate::pipeline::DockerError;
 use crate::pipeline::docker::is_missing;
-use crate::target::DATA_VARIABLE;
+use crate::target::labels::StoreLabels;
 
 /// Where a new volume is in the container that sets its permissions, without the slash.
 const PLACE: &str = "data";
@@ -26,11 +26,6 @@ pub struct StoreData<'a> {
 }
 
 impl StoreData<'_> {
-    /// The variable with the path, for apps.
-    pub fn variable(&self) -> (&'static str, &str) {
-        (DATA_VARIABLE, &self.section.path)
-    }
-
     /// The mount for apps.
     pub fn mount(&self) -> Mount {
         self.mount_at(self.section.path.clone())

@@ -24,60 +24,14 @@ use crate::ledger::RecordId;
 use crate::pipeline::docker::{self, is_missing, message};
 use crate::pipeline::{DockerError, Services};
 use crate::store::AppName;
+use crate::target::labels::{APP, PORT, RELEASE, StoreLabels};
 use oci::StoredImage;
-
-/// The label with `<project name>`.
-pub const PROJECT: &str = "com.alokai.project";
-/// The label with the id of the store.
-pub const STORE: &str = "com.alokai.store";
-/// The label with the name of the app. Only containers of apps have it.
-pub const APP: &str = "com.alokai.app";
-/// The label with the id of the release.
-pub const RELEASE: &str = "com.alokai.release";
-/// The label with the published port.
-pub const PORT: &str = "com.alokai.port";
-/// The label with the names of the variables whose values are secrets.
-pub const SECRETS: &str = "com.alokai.secrets";
-
-/// The label with the identity of the proxy of a store.
-pub const PROXY: &str = "com.alokai.proxy";
-/// The label with the place of this proxy.
-pub const PROXY_PLACE: &str = "com.alokai.proxy-place";
 
 /// An image without files. Locks and access to volumes need a container, which is never started.
 const EMPTY_IMAGE: &str = "alokai-empty:1";
 
 /// The most lines of output that an error shows.
-const TAIL: &str = "40";
-
-/// The owner of containers: a store of a project.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoreLabels {
-    /// The project name of the store's deployment.
-    pub project: String,
-    /// The store.
-    pub store: String,
-}
-
-impl StoreLabels {
-    /// The labels.
-    pub fn map(&self) -> HashMap<String, String> {
-        HashMap::from([
-            (PROJECT.to_owned(), self.project.clone()),
-            (STORE.to_owned(), self.store.clone()),
-        ])
-    }
-
-    /// `<project>/<store>`: the key in the routing table.
-    pub fn key(&self) -> String {
-        format!("{}/{}", self.project, self.store)
-    }
-
-    /// `<project>-<store>`: a part of names in the engine.
-    pub fn name(&self) -> String {
-        format!("{}-{}", self.project, self.store)
-    }
-}
+pub const TAIL: &str = "40";
 
 /// A container of an app.
 #[derive(Debug, Clone)]
@@ -119,12 +73,7 @@ impl Engine {
     /// The containers of a store's apps, those that do not run included.
     pub async fn app_containers(&self, owner: &StoreLabels) -> Result<Vec<AppContainer>, Error> {
         let mut filters = vec![APP.to_owned()];
-        filters.extend(
-            owner
-                .map()
-                .iter()
-                .map(|(key, value)| format!("{key}={value}")),
-        );
+        filters.extend(owner.filters());
         let found = self.list(filters).await?;
         Ok(found.into_iter().filter_map(app_container).collect())
     }
@@ -355,7 +304,8 @@ impl Engine {
     }
 }
 
-fn pieces(
+/// The output of containers, without the stream that it came from.
+pub fn pieces(
     logs: impl Stream<Item = Result<LogOutput, Bollard>>,
 ) -> impl Stream<Item = std::io::Result<Bytes>> {
     logs.map(|piece| {
@@ -365,7 +315,8 @@ fn pieces(
     })
 }
 
-fn is_conflict(error: &Bollard) -> bool {
+/// Whether the engine answers that a name is taken, or that a removal is in progress.
+pub fn is_conflict(error: &Bollard) -> bool {
     matches!(
         error,
         Bollard::DockerResponseServerError {

@@ -4,9 +4,10 @@
 use bollard::models::ContainerCreateBody;
 use jiff::{SignedDuration, Timestamp};
 
-use super::engine::{Engine, StoreLabels};
+use super::engine::Engine;
 use super::error::Error;
 use crate::pipeline::DockerError;
+use crate::target::labels::StoreLabels;
 use crate::target::{LockAnswer, LockClaim};
 
 /// The label with the claim.

@@ -5,16 +5,14 @@
 //! proxy, the containers have the public ports themselves, and a switch stops one release before it
 //! starts the next.
 
-mod apps;
-mod data;
-mod engine;
+pub(super) mod apps;
+pub(super) mod data;
+pub(super) mod engine;
 mod error;
-mod haproxy;
 mod lock;
-mod output;
+pub(super) mod output;
 mod ports;
 mod recreate;
-mod routes;
 mod settings;
 mod steps;
 
@@ -22,6 +20,8 @@ use tokio::sync::OnceCell;
 
 pub use error::Error;
 
+use super::haproxy::{self, Haproxy};
+use super::labels::StoreLabels;
 use super::{
     AppState, Capabilities, Drained, LockAnswer, LockClaim, LogQuery, Observed, ReleaseSpec,
     Settings, Staged, SwitchToken, Target, TargetContext, TargetStep,
@@ -29,8 +29,7 @@ use super::{
 use crate::ledger::RecordId;
 use crate::pipeline::docker;
 use crate::store::StoreId;
-use engine::{Engine, StoreLabels};
-use haproxy::Haproxy;
+use engine::Engine;
 use lock::Lock;
 use settings::SettingsVolume;
 
@@ -68,14 +67,9 @@ impl DockerTarget {
     }
 
     fn owner(&self, store: &StoreId) -> Result<StoreLabels, Error> {
-        let known = self.context.project.stores.get(store.as_str());
-        let deployment = known.and_then(|store| store.deployment.as_ref());
-        let deployment = deployment.ok_or_else(|| Error::UnknownStore {
+        let owner = StoreLabels::of(&self.context.project, store);
+        owner.ok_or_else(|| Error::UnknownStore {
             store: store.clone(),
-        })?;
-        Ok(StoreLabels {
-            project: deployment.project_name.clone(),
-            store: store.to_string(),
         })
     }
 

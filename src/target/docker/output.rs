@@ -4,17 +4,18 @@ use std::pin::pin;
 
 use bollard::container::LogOutput;
 use bollard::models::{ContainerConfig, ContainerState};
-use futures_util::StreamExt;
 use futures_util::future::try_join_all;
+use futures_util::{Stream, StreamExt};
 use http_client::Redactor;
 use jiff::Timestamp;
 
 use super::DockerTarget;
-use super::apps::SHORTEST_SECRET;
-use super::engine::{AppContainer, Engine, SECRETS};
+use super::engine::{AppContainer, Engine};
 use super::error::Error;
 use crate::ledger::RecordId;
-use crate::store::StoreId;
+use crate::store::{AppName, StoreId};
+use crate::target::container_variables::SHORTEST_SECRET;
+use crate::target::labels::SECRETS;
 use crate::target::{AppLine, AppState, LogQuery};
 
 /// The most bytes of a line that are kept together.
@@ -67,14 +68,14 @@ impl DockerTarget {
         });
         let reading = containers
             .iter()
-            .map(|container| send_lines(engine, container, wanted));
+            .map(|container| send_output(engine, container, wanted));
         try_join_all(reading).await?;
         Ok(())
     }
 }
 
 /// Sends the output of a container. Values of its secrets are replaced.
-async fn send_lines(
+async fn send_output(
     engine: &Engine,
     container: &AppContainer,
     wanted: &LogQuery,
@@ -85,7 +86,18 @@ async fn send_lines(
     let config = found.config.unwrap_or_default();
     let secrets = secrets_of(&config);
     let redactor = Redactor::new(secrets.iter().map(String::as_str));
-    let mut pieces = pin!(engine.output(&container.id, wanted.follow, wanted.since));
+    let pieces = engine.output(&container.id, wanted.follow, wanted.since);
+    send_lines(pieces, &container.app, &redactor, wanted).await
+}
+
+/// Sends the lines of an app's output, until it ends or nobody receives them. Secrets are replaced.
+pub async fn send_lines<E>(
+    pieces: impl Stream<Item = Result<LogOutput, E>>,
+    app: &AppName,
+    redactor: &Redactor,
+    wanted: &LogQuery,
+) -> Result<(), E> {
+    let mut pieces = pin!(pieces);
     let mut outputs = [PartialLine::default(), PartialLine::default()];
     let send = async |(at, line): (Option<Timestamp>, String)| {
         // The engine compares whole seconds.
@@ -93,7 +105,7 @@ async fn send_lines(
             return true;
         }
         let line = AppLine {
-            app: container.app.clone(),
+            app: app.clone(),
             replica: 1,
             at,
             line: redactor.redact(&line),
@@ -133,7 +145,7 @@ fn secrets_of(config: &ContainerConfig) -> Vec<String> {
 }
 
 /// How a container ended.
-fn ended(state: &ContainerState) -> String {
+pub fn ended(state: &ContainerState) -> String {
     let code = state.exit_code.unwrap_or_default();
     let how = if state.oom_killed == Some(true) {
         "was killed because it reached its memory limit".to_owned()
@@ -141,14 +153,21 @@ fn ended(state: &ContainerState) -> String {
         && state.started_at.as_deref().is_none_or(is_zero_time)
     {
         "was not started".to_owned()
-    } else if code > 128 {
-        format!("was ended by signal {}", code - 128)
     } else {
-        format!("exited with code {code}")
+        exited(code)
     };
     match state.error.as_deref() {
         None | Some("") => how,
         Some(error) => format!("{how}: {error}"),
+    }
+}
+
+/// How a container ended with this code.
+pub fn exited(code: i64) -> String {
+    if code > 128 {
+        format!("was ended by signal {}", code - 128)
+    } else {
+        format!("exited with code {code}")
     }
 }
 

@@ -15,11 +15,12 @@ use hyper::body::Bytes;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 
-use super::engine::{Engine, StoreLabels, failed};
+use super::engine::{Engine, failed};
 use super::error::Error;
 use crate::pipeline::DockerError;
 use crate::pipeline::docker::is_missing;
 use crate::target::Settings;
+use crate::target::labels::StoreLabels;
 
 /// Where the volume is in the container.
 const FOLDER: &str = "/settings";

@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
+use alokai::store::TargetKind;
 use serde_json::{Value, json};
 
 use super::{World, docker, free_port};
 use crate::live::keeping;
 use crate::support::{MIDDLEWARE, Project, second_registry};
 
-const TEXTS: &str = "apps/stores/fashion/stores/us/storefront-unified-nextjs/texts.txt";
+pub const TEXTS: &str = "apps/stores/fashion/stores/us/storefront-unified-nextjs/texts.txt";
 
 /// A middleware that ends after some milliseconds.
 fn ending(after: u32) -> String {
@@ -18,16 +19,19 @@ setTimeout(() => {{ console.error('the backend is gone'); process.exit(3); }}, {
     )
 }
 
-fn change(project: &Project, path: &str, content: &str) {
+pub fn change(project: &Project, path: &str, content: &str) {
     project.write(path, content);
     project.commit();
 }
 
 #[test]
 fn a_store_is_deployed_and_rolled_back_and_a_bad_release_is_refused() {
-    let Some(world) = World::new("commands") else {
-        return;
-    };
+    if let Some(world) = World::new("commands") {
+        deploy_and_roll_back(&world);
+    }
+}
+
+pub fn deploy_and_roll_back(world: &World) {
     let project = &world.project;
     let source = format!("apps/{MIDDLEWARE}/src/index.js");
     project.alokai("store deploy --store us").succeeds();
@@ -42,14 +46,14 @@ fn a_store_is_deployed_and_rolled_back_and_a_bad_release_is_refused() {
     println!("rolled back in {:?}", start.elapsed());
     assert_eq!(world.page("/"), "texts of us\n\n200");
     project.alokai("store unpin --store us").succeeds();
-    let before = running(&world);
+    let before = running(world);
 
     // It ends before it is healthy.
     change(project, &source, &ending(0));
     let run = project.alokai("store deploy --store us").fails_with(1);
     assert!(run.stderr.contains("the backend is gone"), "{}", run.stderr);
     assert!(run.stderr.contains("code 3"), "{}", run.stderr);
-    assert_eq!(running(&world), before);
+    assert_eq!(running(world), before);
 
     // It ends after it got the traffic, and the earlier release gets the traffic again.
     let config = project.read("alokai.config.json");
@@ -59,24 +63,31 @@ fn a_store_is_deployed_and_rolled_back_and_a_bad_release_is_refused() {
     change(project, &source, &ending(8000));
     let run = project.alokai("store deploy --store us").fails_with(1);
     assert!(run.stderr.contains("the backend is gone"), "{}", run.stderr);
-    assert_eq!(running(&world), before);
+    assert_eq!(running(world), before);
     assert_eq!(world.page("/api/x"), "middleware\n\n200");
 }
 
-/// The containers that run.
-fn running(world: &World) -> String {
+/// The containers that run, or the services that a swarm is asked to run.
+pub fn running(world: &World) -> String {
+    if world.kind == TargetKind::Swarm {
+        return crate::swarm_target::running(world).join("\n");
+    }
     let owner = format!("label=com.alokai.project={}-us", world.name);
     docker(&["ps", "--filter", &owner, "--format", "{{.Names}}"])
 }
 
 #[test]
 fn of_two_clones_that_release_at_once_one_wins_and_the_other_one_names_it() {
+    release_two_clones_at_once(TargetKind::Docker);
+}
+
+pub fn release_two_clones_at_once(kind: TargetKind) {
     let folder = tempfile::tempdir().unwrap();
     let proxy = json!({
         "bind": [format!("127.0.0.1:{}", free_port())],
         "folder": folder.path(),
     });
-    let Some(world) = World::with("clones", &json!({ "proxy": proxy })) else {
+    let Some(world) = World::at(kind, "clones", &json!({ "proxy": proxy })) else {
         return;
     };
     let clone = world.project.shallow_clone("10");
@@ -95,7 +106,7 @@ fn of_two_clones_that_release_at_once_one_wins_and_the_other_one_names_it() {
     let won = usize::from(ends[1].status.success());
     assert_eq!(world.page("/"), format!("{}\n200", winner[won]));
     assert_eq!(running(&world).lines().count(), 2);
-    let left = world.containers();
+    let left = world.objects();
     assert!(left.iter().all(|name| !name.contains("lock")), "{left:?}");
 }
 
