@@ -1,5 +1,5 @@
-//! The pipeline of a CI system: one job finds the stores that a push changes, and the next one
-//! deploys them.
+//! The pipeline of a CI system: one job finds the stores that a push changes, several machines build and
+//! push them, and one job makes them live.
 
 use std::path::Path;
 
@@ -7,6 +7,12 @@ use super::{CiSystem, Error, ProposedFile, Survey};
 use crate::files::DiskFiles;
 use crate::git::Repository;
 use crate::workspace::PackageManager;
+
+/// The most machines that build at once.
+const MOST_SHARDS: usize = 8;
+
+/// How many changed stores make another machine worthwhile.
+const STORES_OF_SHARD: usize = 4;
 
 /// The version of Node, if the project does not name a version.
 const NODE: &str = "22";
@@ -38,10 +44,10 @@ pub fn propose(
     }
     notes.push(match ci {
         CiSystem::GitHub => {
-            "add the secrets CLOUD_USERNAME and CLOUD_PASSWORD to the repository at GitHub".into()
+            "add the secrets CLOUD_USERNAME and CLOUD_PASSWORD to the repository at GitHub; for a remote cache, also the secret TURBO_TOKEN and the variables TURBO_API and TURBO_TEAM".into()
         }
         CiSystem::GitLab => {
-            "add the masked variables CLI_CLOUD_USERNAME and CLI_CLOUD_PASSWORD to the project at GitLab".into()
+            "add the masked variables CLI_CLOUD_USERNAME and CLI_CLOUD_PASSWORD to the project at GitLab; for a remote cache, also TURBO_API, TURBO_TEAM and TURBO_TOKEN".into()
         }
     });
     let manager = survey.manager;
@@ -139,6 +145,14 @@ fn github(survey: &Survey) -> String {
     let setup = format!(
         "      - uses: actions/setup-node@v4\n        with:\n          {node}\n{prepare}      - run: {install}\n"
     );
+    // An empty variable counts as not set, so a project without a remote cache needs no change.
+    let env = "          STORES: ${{ join(fromJSON(needs.changed.outputs.stores), ',') }}
+          CLI_CLOUD_USERNAME: ${{ secrets.CLOUD_USERNAME }}
+          CLI_CLOUD_PASSWORD: ${{ secrets.CLOUD_PASSWORD }}
+          TURBO_API: ${{ vars.TURBO_API }}
+          TURBO_TEAM: ${{ vars.TURBO_TEAM }}
+          TURBO_TOKEN: ${{ secrets.TURBO_TOKEN }}
+";
     format!(
         r#"# Written by `alokai init`: deploys the stores that a push changes.
 name: Deploy stores
@@ -166,19 +180,38 @@ concurrency:
           # The first push of a branch has no commit before it.
           git cat-file -e "$BEFORE^{{commit}}" 2>/dev/null || BEFORE=HEAD~1
           stores=$({alokai} store changed --since "$BEFORE" --to HEAD --condensed)
+          # One machine for {STORES_OF_SHARD} stores, and at most {MOST_SHARDS}: ["1/2","2/2"].
+          shards=$(node -e '
+            const stores = JSON.parse(process.argv[1]).length;
+            const count = Math.min({MOST_SHARDS}, Math.ceil(stores / {STORES_OF_SHARD}));
+            console.log(JSON.stringify(Array.from({{ length: count }}, (_, i) => i + 1 + "/" + count)));
+          ' "$stores")
           echo "stores=$(echo $stores)" >> "$GITHUB_OUTPUT"
-  deploy:
+          echo "shards=$shards" >> "$GITHUB_OUTPUT"
+  build:
     needs: changed
-    if: needs.changed.outputs.stores != '[]'
+    # For one machine, the job `deploy` builds.
+    if: needs.changed.outputs.stores != '[]' && needs.changed.outputs.shards != '["1/1"]'
+    runs-on: ubuntu-latest
+    timeout-minutes: 60
+    strategy:
+      matrix:
+        shard: ${{{{ fromJSON(needs.changed.outputs.shards) }}}}
+    steps:
+      - uses: actions/checkout@v4
+{setup}      - env:
+          SHARD: ${{{{ matrix.shard }}}}
+{env}        run: {alokai} store deploy --store "$STORES" --shard "$SHARD" --until push
+  deploy:
+    needs: [changed, build]
+    # Not if a machine has failed: the stores become live together.
+    if: ${{{{ !failure() && !cancelled() && needs.changed.outputs.stores != '[]' }}}}
     runs-on: ubuntu-latest
     timeout-minutes: 60
     steps:
       - uses: actions/checkout@v4
 {setup}      - env:
-          STORES: ${{{{ join(fromJSON(needs.changed.outputs.stores), ',') }}}}
-          CLI_CLOUD_USERNAME: ${{{{ secrets.CLOUD_USERNAME }}}}
-          CLI_CLOUD_PASSWORD: ${{{{ secrets.CLOUD_PASSWORD }}}}
-        run: {alokai} store deploy --store "$STORES"
+{env}        run: {alokai} store deploy --store "$STORES"
 "#
     )
 }
@@ -207,6 +240,7 @@ fn gitlab(survey: &Survey) -> String {
     let prepare = prepare(survey).map_or(String::new(), |it| format!("    - {it}\n"));
     let install = survey.manager.install(&DiskFiles, &survey.root);
     let alokai = program(survey.manager);
+    let stores = r#"stores=$(node -p "JSON.parse(require('fs').readFileSync('.alokai/changed.json', 'utf8')).join()")"#;
     format!(
         r#"# Written by `alokai init`: deploys the stores that a push changes.
 # The variables CLI_CLOUD_USERNAME and CLI_CLOUD_PASSWORD are set in the settings of the project.
@@ -233,13 +267,29 @@ changed-stores:
     paths: [{artifact}]
     expire_in: 1 day
 
+build-stores:
+  extends: .alokai
+  stage: build
+  needs: [changed-stores]
+  parallel: {MOST_SHARDS} # machines; one for {STORES_OF_SHARD} stores, and the others end at once
+  before_script:
+    - cd "$PROJECT"
+    - count=$(node -p "Math.ceil(JSON.parse(require('fs').readFileSync('.alokai/changed.json', 'utf8')).length / {STORES_OF_SHARD})")
+    - if [ "$count" -gt "$CI_NODE_TOTAL" ]; then count=$CI_NODE_TOTAL; fi
+    # One machine builds in the job `deploy-stores`.
+    - if [ "$count" -le 1 ] || [ "$CI_NODE_INDEX" -gt "$count" ]; then echo "nothing to build here"; exit 0; fi
+{prepare}    - {install}
+  script:
+    - {stores}
+    - {alokai} store deploy --store "$stores" --shard "$CI_NODE_INDEX/$count" --until push
+
 deploy-stores:
   extends: .alokai
   stage: deploy
-  needs: [changed-stores]
+  needs: [changed-stores, build-stores]
   resource_group: deploy-stores
   script:
-    - stores=$(node -p "JSON.parse(require('fs').readFileSync('.alokai/changed.json', 'utf8')).join()")
+    - {stores}
     - if [ -n "$stores" ]; then {alokai} store deploy --store "$stores"; else echo "no store has changed"; fi
 "#
     )

@@ -73,6 +73,7 @@ mod sandbox;
 mod screen;
 mod secrets;
 mod serve;
+mod shards;
 mod shared;
 mod start;
 mod starter;

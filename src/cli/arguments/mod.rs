@@ -372,6 +372,12 @@ pub(super) struct Shard {
     pub count: usize,
 }
 
+impl std::fmt::Display for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.index + 1, self.count)
+    }
+}
+
 impl std::str::FromStr for Shard {
     type Err = String;
 
