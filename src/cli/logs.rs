@@ -120,16 +120,15 @@ struct Readers {
 
 impl Follower<'_> {
     fn run(&self, live: &Live) -> Result<(), AnyError> {
-        let first = match &self.options.release {
-            Some(id) => self.recorded(id)?,
-            None => {
-                let active = self.targets.registry.wait(self.active());
-                let active = active.map_err(release::Error::from)?;
-                active.ok_or_else(|| Error::NothingLive {
-                    store: self.store.id.clone(),
-                    target: self.target.name(),
-                })?
-            }
+        let first = if let Some(id) = &self.options.release {
+            self.recorded(id)?
+        } else {
+            let active = self.targets.registry.wait(self.active());
+            let active = active.map_err(release::Error::from)?;
+            active.ok_or_else(|| Error::NothingLive {
+                store: self.store.id.clone(),
+                target: self.target.name(),
+            })?
         };
         let (sender, mut lines) = mpsc::channel(WAITING);
         let mut readers = Readers {

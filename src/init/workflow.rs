@@ -8,12 +8,6 @@ use crate::files::DiskFiles;
 use crate::git::Repository;
 use crate::workspace::PackageManager;
 
-/// The most machines that build at once.
-const MOST_SHARDS: usize = 8;
-
-/// How many changed stores make another machine worthwhile.
-const STORES_OF_SHARD: usize = 4;
-
 /// The version of Node, if the project does not name a version.
 const NODE: &str = "22";
 
@@ -100,6 +94,19 @@ fn prepare(survey: &Survey) -> Option<&'static str> {
     }
 }
 
+/// A template with values in the places of their names: `%NAME%`.
+fn fill(template: &str, values: &[(&str, &str)]) -> String {
+    let parts = template.split('%').enumerate();
+    let parts = parts.map(|(position, part)| {
+        if position % 2 == 0 {
+            return part;
+        }
+        let value = values.iter().find(|(name, _)| *name == part);
+        value.map_or("", |(_, value)| value)
+    });
+    parts.collect()
+}
+
 /// A string in YAML. A string in JSON is valid there.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
@@ -141,79 +148,17 @@ fn github(survey: &Survey) -> String {
     };
     let prepare = prepare(survey).map_or(String::new(), |it| format!("      - run: {it}\n"));
     let install = survey.manager.install(&DiskFiles, &survey.root);
-    let alokai = program(survey.manager);
     let setup = format!(
         "      - uses: actions/setup-node@v4\n        with:\n          {node}\n{prepare}      - run: {install}\n"
     );
-    // An empty variable counts as not set, so a project without a remote cache needs no change.
-    let env = "          STORES: ${{ join(fromJSON(needs.changed.outputs.stores), ',') }}
-          CLI_CLOUD_USERNAME: ${{ secrets.CLOUD_USERNAME }}
-          CLI_CLOUD_PASSWORD: ${{ secrets.CLOUD_PASSWORD }}
-          TURBO_API: ${{ vars.TURBO_API }}
-          TURBO_TEAM: ${{ vars.TURBO_TEAM }}
-          TURBO_TOKEN: ${{ secrets.TURBO_TOKEN }}
-";
-    format!(
-        r#"# Written by `alokai init`: deploys the stores that a push changes.
-name: Deploy stores
-on:
-  push:
-    branches: [{branch}]
-permissions:
-  contents: read
-concurrency:
-  group: deploy-stores
-  cancel-in-progress: false
-{defaults}jobs:
-  changed:
-    runs-on: ubuntu-latest
-    outputs:
-      stores: ${{{{ steps.changed.outputs.stores }}}}
-    steps:
-      - uses: actions/checkout@v4
-        with:
-          fetch-depth: 0 # changes need history
-{setup}      - id: changed
-        env:
-          BEFORE: ${{{{ github.event.before }}}}
-        run: |
-          # The first push of a branch has no commit before it.
-          git cat-file -e "$BEFORE^{{commit}}" 2>/dev/null || BEFORE=HEAD~1
-          stores=$({alokai} store changed --since "$BEFORE" --to HEAD --condensed)
-          # One machine for {STORES_OF_SHARD} stores, and at most {MOST_SHARDS}: ["1/2","2/2"].
-          shards=$(node -e '
-            const stores = JSON.parse(process.argv[1]).length;
-            const count = Math.min({MOST_SHARDS}, Math.ceil(stores / {STORES_OF_SHARD}));
-            console.log(JSON.stringify(Array.from({{ length: count }}, (_, i) => i + 1 + "/" + count)));
-          ' "$stores")
-          echo "stores=$(echo $stores)" >> "$GITHUB_OUTPUT"
-          echo "shards=$shards" >> "$GITHUB_OUTPUT"
-  build:
-    needs: changed
-    # For one machine, the job `deploy` builds.
-    if: needs.changed.outputs.stores != '[]' && needs.changed.outputs.shards != '["1/1"]'
-    runs-on: ubuntu-latest
-    timeout-minutes: 60
-    strategy:
-      matrix:
-        shard: ${{{{ fromJSON(needs.changed.outputs.shards) }}}}
-    steps:
-      - uses: actions/checkout@v4
-{setup}      - env:
-          SHARD: ${{{{ matrix.shard }}}}
-{env}        run: {alokai} store deploy --store "$STORES" --shard "$SHARD" --until push
-  deploy:
-    needs: [changed, build]
-    # Not if a machine has failed: the stores become live together.
-    if: ${{{{ !failure() && !cancelled() && needs.changed.outputs.stores != '[]' }}}}
-    runs-on: ubuntu-latest
-    timeout-minutes: 60
-    steps:
-      - uses: actions/checkout@v4
-{setup}      - env:
-{env}        run: {alokai} store deploy --store "$STORES"
-"#
-    )
+    let alokai = program(survey.manager);
+    let values = [
+        ("BRANCH", &*branch),
+        ("DEFAULTS", &defaults),
+        ("SETUP", &setup),
+        ("ALOKAI", alokai),
+    ];
+    fill(include_str!("github.yml"), &values)
 }
 
 /// The Node image: with the version in `.nvmrc`, if that is a number.
@@ -240,57 +185,13 @@ fn gitlab(survey: &Survey) -> String {
     let prepare = prepare(survey).map_or(String::new(), |it| format!("    - {it}\n"));
     let install = survey.manager.install(&DiskFiles, &survey.root);
     let alokai = program(survey.manager);
-    let stores = r#"stores=$(node -p "JSON.parse(require('fs').readFileSync('.alokai/changed.json', 'utf8')).join()")"#;
-    format!(
-        r#"# Written by `alokai init`: deploys the stores that a push changes.
-# The variables CLI_CLOUD_USERNAME and CLI_CLOUD_PASSWORD are set in the settings of the project.
-.alokai:
-  image: {image}
-  variables:
-    PROJECT: {project}
-    GIT_DEPTH: "0" # changes need history
-  rules:
-    - if: $CI_PIPELINE_SOURCE == "push" && $CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH
-  before_script:
-    - cd "$PROJECT"
-{prepare}    - {install}
-
-changed-stores:
-  extends: .alokai
-  stage: build
-  script:
-    # The first push of a branch has no commit before it.
-    - git cat-file -e "$CI_COMMIT_BEFORE_SHA^{{commit}}" 2>/dev/null && since=$CI_COMMIT_BEFORE_SHA || since=HEAD~1
-    - mkdir -p .alokai
-    - {alokai} store changed --since "$since" --to HEAD --condensed > .alokai/changed.json
-  artifacts:
-    paths: [{artifact}]
-    expire_in: 1 day
-
-build-stores:
-  extends: .alokai
-  stage: build
-  needs: [changed-stores]
-  parallel: {MOST_SHARDS} # machines; one for {STORES_OF_SHARD} stores, and the others end at once
-  before_script:
-    - cd "$PROJECT"
-    - count=$(node -p "Math.ceil(JSON.parse(require('fs').readFileSync('.alokai/changed.json', 'utf8')).length / {STORES_OF_SHARD})")
-    - if [ "$count" -gt "$CI_NODE_TOTAL" ]; then count=$CI_NODE_TOTAL; fi
-    # One machine builds in the job `deploy-stores`.
-    - if [ "$count" -le 1 ] || [ "$CI_NODE_INDEX" -gt "$count" ]; then echo "nothing to build here"; exit 0; fi
-{prepare}    - {install}
-  script:
-    - {stores}
-    - {alokai} store deploy --store "$stores" --shard "$CI_NODE_INDEX/$count" --until push
-
-deploy-stores:
-  extends: .alokai
-  stage: deploy
-  needs: [changed-stores, build-stores]
-  resource_group: deploy-stores
-  script:
-    - {stores}
-    - if [ -n "$stores" ]; then {alokai} store deploy --store "$stores"; else echo "no store has changed"; fi
-"#
-    )
+    let values = [
+        ("IMAGE", &*image),
+        ("PROJECT", &project),
+        ("PREPARE", &prepare),
+        ("INSTALL", install),
+        ("ALOKAI", alokai),
+        ("ARTIFACT", &artifact),
+    ];
+    fill(include_str!("gitlab.yml"), &values)
 }

@@ -58,9 +58,9 @@ impl DockerTarget {
 
     async fn engine(&self) -> Result<&Engine, Error> {
         let configured = self.context.project.settings.deploy.docker.host.as_deref();
-        let host = self.context.services.access.engine(configured);
+        let engine = self.context.services.access.engine(configured);
         let connecting = async || {
-            let docker = docker::connect(host).await?;
+            let docker = docker::connect(engine).await?;
             Ok(Engine { docker })
         };
         self.connection.get_or_try_init(connecting).await

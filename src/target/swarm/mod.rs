@@ -57,10 +57,10 @@ impl SwarmTarget {
 
     async fn manager(&self) -> Result<&Manager, Error> {
         let configured = self.context.project.settings.deploy.swarm.host.as_deref();
-        let host = self.context.services.access.engine(configured);
+        let engine = self.context.services.access.engine(configured);
         let connecting = async || {
-            let docker = docker::connect(host).await?;
-            Manager::new(Engine { docker }, host.unwrap_or(docker::DEFAULT_SOCKET)).await
+            let docker = docker::connect(engine).await?;
+            Manager::new(Engine { docker }, engine.host).await
         };
         self.connection.get_or_try_init(connecting).await
     }

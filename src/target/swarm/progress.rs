@@ -24,7 +24,9 @@ pub enum StartProgress<'a> {
 }
 
 /// The progress by the tasks that a start has made, the newest last.
-pub fn progress<'a>(tasks: impl DoubleEndedIterator<Item = &'a Task> + Clone) -> StartProgress<'a> {
+pub fn progress<'a>(
+    mut tasks: impl DoubleEndedIterator<Item = &'a Task> + Clone,
+) -> StartProgress<'a> {
     if let Some(task) = tasks.clone().rev().find(|task| is_running(task)) {
         return StartProgress::Started(task);
     }
@@ -40,7 +42,7 @@ pub fn progress<'a>(tasks: impl DoubleEndedIterator<Item = &'a Task> + Clone) ->
             StartProgress::Started(task)
         };
     }
-    let Some(task) = tasks.rev().next() else {
+    let Some(task) = tasks.next_back() else {
         return StartProgress::Waits("new".into());
     };
     let why = reason(task);

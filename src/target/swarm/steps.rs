@@ -92,18 +92,16 @@ impl SwarmTarget {
     ) -> Result<(), Error> {
         let name = object_name("proxy", owner);
         let identity = self.proxy.identity().await?;
-        let found = match manager.config(&name).await? {
-            Some(found) => Some(found),
-            None => {
-                let mut labels = owner.map();
-                labels.insert(PROXY.to_owned(), identity.clone());
-                labels.insert(PROXY_PLACE.to_owned(), self.proxy.place());
-                if manager.create_config(&name, labels, b"proxy").await? {
-                    return Ok(());
-                }
-                manager.config(&name).await?
+        let mut found = manager.config(&name).await?;
+        if found.is_none() {
+            let mut labels = owner.map();
+            labels.insert(PROXY.to_owned(), identity.clone());
+            labels.insert(PROXY_PLACE.to_owned(), self.proxy.place());
+            if manager.create_config(&name, labels, b"proxy").await? {
+                return Ok(());
             }
-        };
+            found = manager.config(&name).await?;
+        }
         let labels = found.and_then(|config| config.spec?.labels);
         let labels = labels.unwrap_or_default();
         let (recorded, place) = (labels.get(PROXY), labels.get(PROXY_PLACE));

@@ -16,7 +16,7 @@ use alokai::cache::Cache;
 use alokai::config::{AppReference, Project as Config, TemplatePart};
 use alokai::event::Events;
 use alokai::ledger::{RecordId, RecordKind};
-use alokai::pipeline::{Access, Interrupt, RegistryClients, Services};
+use alokai::pipeline::{Access, EngineAccess, Interrupt, RegistryClients, Services};
 use alokai::plan::DEFAULT_CONSOLE;
 use alokai::store::{AppKind, AppName, Framework, StoreId, TargetKind};
 use alokai::target::local::LocalClient;
@@ -115,7 +115,10 @@ impl World {
         let credentials =
             Credentials::new(self.registry.user.clone(), self.registry.password.clone());
         let access = Access {
-            docker: std::env::var("DOCKER_HOST").ok(),
+            docker: EngineAccess {
+                host: std::env::var("DOCKER_HOST").ok(),
+                certificates: None,
+            },
             credentials: Some(Arc::new(credentials)),
             registry: Some(self.registry.address.clone()),
             ..Access::default()

@@ -394,7 +394,10 @@ pub fn print(world: &World) {
         seen
     };
     let middleware = format!("{MIDDLEWARE}: listening, version ***");
-    assert_eq!(read(Some(MIDDLEWARE), Some(before)), [middleware.clone()]);
+    assert_eq!(
+        read(Some(MIDDLEWARE), Some(before)),
+        std::slice::from_ref(&middleware)
+    );
     let both = read(None, None);
     let frontend = format!("{FRONTEND}: listening, version printed");
     assert_eq!(both, [middleware, frontend]);

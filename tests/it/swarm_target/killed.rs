@@ -80,8 +80,8 @@ fn a_killed_run_loses_no_request_and_the_next_one_cleans() {
         // The lease of a killed run ends by itself; the test does not wait for it.
         project.alokai("store lock release --store us").succeeds();
     }
-    let last = format!("store release {} --store us --allow-older", builds[0]);
-    project.alokai(&*last).succeeds();
+    let newest = format!("store release {} --store us --allow-older", builds[0]);
+    project.alokai(&*newest).succeeds();
     ends.store(true, Ordering::SeqCst);
     let (count, bad) = client.join().unwrap();
     println!("{count} requests");
