@@ -1,6 +1,7 @@
 //! The target `docker`: real containers of a real engine, and a real HAProxy.
 
 pub mod commands;
+mod hosts;
 pub mod load;
 mod proxy;
 pub mod releases;

@@ -37,6 +37,6 @@ pub use run::{Arguments, Run, filtered, output_of};
 pub use services::{
     Registry, base_layout, base_reference, docker, registries_and_base, registry, second_registry,
 };
-pub use tls::TlsRegistry;
+pub use tls::{TlsRegistry, openssl};
 pub use trees::{bytes_in, copy_of, copy_tracked, next_is_whole};
 pub use web::{Console, FaultyRegistry, http_client};
