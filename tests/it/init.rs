@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::support::{Project, Run, git, is_root};
+use crate::support::{Project, Run, git, is_root, output_of};
 
 const NEXT: &str = "storefront-unified-nextjs";
 const NUXT: &str = "storefront-unified-nuxt";
