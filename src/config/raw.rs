@@ -395,7 +395,7 @@ impl Default for DataSection {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
 pub struct DockerSection {
-    /// The address of the engine, such as `tcp://10.0.0.5:2375`. Without it, `DOCKER_HOST` or the local
+    /// The address of the engine, such as `ssh://deploy@shop.example`. Without it, `DOCKER_HOST` or the local
     /// socket is used.
     pub host: Option<String>,
     /// The address of the engine's machine on which containers publish their ports. The proxy and the
@@ -421,7 +421,7 @@ impl Default for DockerSection {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
 pub struct SwarmSection {
-    /// The address of a manager, such as `tcp://10.0.0.5:2375`. Without it, `DOCKER_HOST` or the local
+    /// The address of a manager, such as `ssh://deploy@shop.example`. Without it, `DOCKER_HOST` or the local
     /// socket is used.
     pub host: Option<String>,
     /// The proxy that switches the traffic.

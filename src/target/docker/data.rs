@@ -85,6 +85,8 @@ impl StoreData<'_> {
         if !is_new && engine.inspect(&setup).await?.is_none() {
             return Ok(());
         }
+        // Podman ignores the labels of a volume in the request for a container.
+        engine.volume(&volume, self.owner.map()).await?;
         let body = ContainerCreateBody {
             image: Some(engine.empty_image().await?.to_owned()),
             cmd: Some(vec![PLACE.into()]),

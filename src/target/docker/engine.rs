@@ -113,9 +113,7 @@ impl Engine {
         let options = CreateContainerOptionsBuilder::default().name(name).build();
         match self.docker.create_container(Some(options), body).await {
             Ok(_) => Ok(true),
-            Err(Bollard::DockerResponseServerError {
-                status_code: 409, ..
-            }) => Ok(false),
+            Err(error) if is_conflict(&error) => Ok(false),
             Err(error) => Err(failed(format!("create the container `{name}`"))(error)),
         }
     }
@@ -242,11 +240,10 @@ impl Engine {
             Err(error) if is_missing(&error) => {}
             Err(error) => return Err(failed(format!("inspect the image `{EMPTY_IMAGE}`"))(error)),
         }
-        let (repository, tag) = EMPTY_IMAGE.split_once(':').unwrap_or((EMPTY_IMAGE, "1"));
+        // The name includes the tag, because Podman ignores the parameter for it.
         let options = CreateImageOptionsBuilder::default()
             .from_src("-")
-            .repo(repository)
-            .tag(tag)
+            .repo(EMPTY_IMAGE)
             .build();
         // An archive without files ends with two empty blocks.
         let archive = body_full(Bytes::from_static(&[0; 1024]));
@@ -317,13 +314,15 @@ pub fn pieces(
 
 /// Whether the engine answers that a name is taken, or that a removal is in progress.
 pub fn is_conflict(error: &Bollard) -> bool {
-    matches!(
-        error,
-        Bollard::DockerResponseServerError {
-            status_code: 409,
-            ..
-        }
-    )
+    let Bollard::DockerResponseServerError {
+        status_code,
+        message,
+    } = error
+    else {
+        return false;
+    };
+    // Podman answers with 500 for a name that is taken.
+    *status_code == 409 || (*status_code == 500 && message.contains("already in use"))
 }
 
 /// Whether the engine answers that there is nothing to do.

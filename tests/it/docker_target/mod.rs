@@ -91,7 +91,10 @@ impl World {
         let deploy = json!({ "target": kind.name(), "watch": 1, kind.name(): section });
         let project = Project::shop_named(&name).setting("deploy", &deploy);
         // Nothing is sent to the console.
-        let project = registry.used_by(project, "http://127.0.0.1:9");
+        let mut project = registry.used_by(project, "http://127.0.0.1:9");
+        if let Ok(host) = std::env::var("DOCKER_HOST") {
+            project = project.env("DOCKER_HOST", &host);
+        }
         project.commit();
         let (reference, digest) = image(&registry, &project);
         Some(Self {
