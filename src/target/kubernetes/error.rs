@@ -213,6 +213,20 @@ pub enum Error {
         /// The Secret.
         secret: String,
     },
+    /// A Secret of a running app does not exist.
+    #[error(
+        "the Secret `{secret}` does not exist, so its values cannot be replaced in the output of `{app}`"
+    )]
+    #[diagnostic(
+        code(alokai::kubernetes::secret_missing),
+        help("deploy the store again; `kubectl logs` shows the output with all values")
+    )]
+    SecretMissing {
+        /// The Secret.
+        secret: String,
+        /// The app.
+        app: String,
+    },
     /// The probe of an app cannot be offered on this machine.
     #[error("no port of this machine can be opened for the probe of `{app}`: {reason}")]
     #[diagnostic(

@@ -12,6 +12,7 @@ mod kinds;
 mod kubeconfig;
 mod lock;
 mod manifests;
+mod masks;
 mod names;
 mod pods;
 mod print;
