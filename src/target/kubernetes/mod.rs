@@ -21,6 +21,8 @@ mod routes;
 mod session;
 mod settings;
 mod steps;
+mod storage;
+mod variables;
 
 use std::sync::{Arc, OnceLock};
 
@@ -31,7 +33,7 @@ use super::{
     AppState, Capabilities, Drained, LockAnswer, LockClaim, LogQuery, Observed, ReleaseSpec,
     Settings, Staged, SwitchToken, Target, TargetContext, TargetStep,
 };
-use crate::config::{KubernetesSection, Project};
+use crate::config::{DataSection, KubernetesSection, Project};
 use crate::ledger::RecordId;
 use crate::store::StoreId;
 use api::Api;
@@ -59,6 +61,10 @@ impl KubernetesTarget {
 
     fn section(&self) -> &KubernetesSection {
         &self.context.project.settings.deploy.kubernetes
+    }
+
+    fn data(&self) -> Option<&DataSection> {
+        self.context.project.settings.deploy.data.as_ref()
     }
 
     fn api(&self) -> Result<&Arc<Api>, Error> {

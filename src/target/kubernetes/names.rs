@@ -17,6 +17,8 @@ pub const STORE: &str = "alokai.com/store";
 pub const APP: &str = "alokai.com/app";
 /// The label with the id of the release.
 pub const RELEASE: &str = "alokai.com/release";
+/// The label of pods with the claim of their data.
+pub const STORAGE: &str = "alokai.com/storage";
 /// The annotation with the time of the last switch.
 pub const SWITCHED: &str = "alokai.com/switched-at";
 /// The annotation with the holder of a lock.
@@ -88,6 +90,11 @@ impl StoreOwner {
     /// The name of the lock.
     pub fn lock(&self) -> String {
         format!("alokai-lock-{}", self.service())
+    }
+
+    /// The name of the `PersistentVolumeClaim`.
+    pub fn claim(&self) -> String {
+        format!("{}-data", self.service())
     }
 
     /// The name of the Secret with a version of the settings.

@@ -125,6 +125,7 @@ impl KubernetesTarget {
             .map(|app| objects.deployment(app))
             .collect();
         let deployments = deployments?;
+        self.prepare_storage(api, &owner).await?;
         // Deleting the Service deletes what it owns.
         let service = apply(api, SERVICE, &objects.service()).await?;
         for app in &spec.apps {
@@ -173,6 +174,7 @@ impl KubernetesTarget {
             spec,
             owner,
             section: self.section(),
+            data: self.data(),
             namespace: &api.namespace,
             settings,
         })
@@ -198,6 +200,7 @@ impl KubernetesTarget {
             spec,
             owner: &owner,
             section: self.section(),
+            data: self.data(),
             namespace: &api.namespace,
             settings: Vec::new(),
         };
@@ -398,7 +401,7 @@ async fn routes(api: &Api, query: &str) -> Result<Vec<(ObjectKind, Value)>, Erro
 }
 
 /// Makes an object be as given.
-async fn apply(api: &Api, kind: ObjectKind, object: &Value) -> Result<Value, Error> {
+pub async fn apply(api: &Api, kind: ObjectKind, object: &Value) -> Result<Value, Error> {
     for _ in 0..ATTEMPTS {
         if let Applied::Done(object) = api.apply(kind, object).await? {
             return Ok(object);

@@ -54,7 +54,7 @@ fn a_token_and_a_certificate_are_accepted_and_other_logins_are_explained() {
 
 #[test]
 fn the_permissions_of_the_docs_are_enough() {
-    let section = json!({ "ingress": {} });
+    let section = json!({ "ingress": {}, "storage": {} });
     let Some(world) = World::with("permissions", &section) else {
         return;
     };

@@ -5,6 +5,7 @@ mod commands;
 mod logins;
 mod manifests;
 mod releases;
+mod storage;
 mod stub;
 
 use std::path::{Path, PathBuf};
