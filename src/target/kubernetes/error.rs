@@ -269,6 +269,34 @@ pub enum Error {
         /// The app.
         app: String,
     },
+    /// There is no release behind which a page could be shown.
+    #[error(
+        "no release of `{store}` gets the traffic, so there is no address for a maintenance page"
+    )]
+    #[diagnostic(
+        code(alokai::kubernetes::nothing_live),
+        help("deploy the store first: `alokai store deploy --store {store}`")
+    )]
+    NothingLive {
+        /// The store.
+        store: StoreId,
+    },
+    /// The pods of the maintenance page are not ready.
+    #[error("the maintenance page of `{store}` cannot be served: {reason}")]
+    #[diagnostic(
+        code(alokai::kubernetes::page),
+        help(
+            "the page is served by Node.js from the image of the live release, `{image}`; the traffic was not switched"
+        )
+    )]
+    Page {
+        /// The store.
+        store: StoreId,
+        /// The image.
+        image: String,
+        /// The cause.
+        reason: String,
+    },
     /// The probe of an app cannot be offered on this machine.
     #[error("no port of this machine can be opened for the probe of `{app}`: {reason}")]
     #[diagnostic(
@@ -316,6 +344,7 @@ impl Error {
             | Self::NoClaim { .. }
             | Self::ClaimMode { .. }
             | Self::FixedClaim { .. }
+            | Self::NothingLive { .. }
             | Self::UnknownStore { .. } => DeployFault::Input,
             _ => DeployFault::Work,
         }

@@ -11,6 +11,7 @@ mod error;
 mod kinds;
 mod kubeconfig;
 mod lock;
+mod maintenance;
 mod manifests;
 mod masks;
 mod names;
@@ -22,6 +23,7 @@ mod session;
 mod settings;
 mod steps;
 mod storage;
+mod traffic;
 mod variables;
 
 use std::sync::{Arc, OnceLock};
@@ -135,7 +137,7 @@ impl Target for KubernetesTarget {
             settings: true,
             env_files: true,
             logs: true,
-            maintenance: false,
+            maintenance: true,
         }
     }
 
@@ -241,13 +243,7 @@ impl Target for KubernetesTarget {
         Box::pin(async move { Ok(self.app_lines(wanted).await?) })
     }
 
-    fn maintenance<'a>(&'a self, _: &'a StoreId, _: Option<&'a str>) -> TargetStep<'a, ()> {
-        Box::pin(async {
-            Err(super::Error::Unsupported {
-                target: "kubernetes",
-                what: "show a page for maintenance",
-                help: "use the page of the ingress controller, such as its default backend",
-            })
-        })
+    fn maintenance<'a>(&'a self, store: &'a StoreId, page: Option<&'a str>) -> TargetStep<'a, ()> {
+        Box::pin(async move { Ok(self.set_maintenance(store, page).await?) })
     }
 }

@@ -178,7 +178,7 @@ fn container(pod: &Value) -> &Value {
 }
 
 /// How the container of a pod ended, or why it does not start.
-fn ended(pod: &Value) -> Option<String> {
+pub fn ended(pod: &Value) -> Option<String> {
     let status = container(pod);
     let now = &status["state"];
     if now["terminated"].is_object() {
@@ -208,7 +208,7 @@ fn how(terminated: &Value) -> String {
 }
 
 /// The conditions of a pod or a Deployment that are not met, such as that no node has enough memory.
-fn conditions(object: &Value) -> impl Iterator<Item = String> {
+pub fn conditions(object: &Value) -> impl Iterator<Item = String> {
     let conditions = object["status"]["conditions"].as_array();
     let conditions = conditions.into_iter().flatten().filter_map(|condition| {
         let failed = match condition["type"].as_str()? {

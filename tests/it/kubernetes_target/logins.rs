@@ -98,6 +98,9 @@ fn the_permissions_of_the_docs_are_enough() {
         world.switch(&target, spec);
         world.wait(target.health(&us(), &spec.id)).unwrap();
     }
+    for page in [Some("page"), None] {
+        world.wait(target.maintenance(&us(), page)).unwrap();
+    }
     drop(kubelet);
     world.wait(target.retire(&us(), &first.id, true)).unwrap();
     world.wait(target.retire(&us(), &first.id, false)).unwrap();

@@ -3,6 +3,7 @@
 
 mod commands;
 mod logins;
+mod maintenance;
 mod manifests;
 mod releases;
 mod storage;
