@@ -26,8 +26,8 @@ pub use hooks::{
     Hook, HookFailure, HookPlace, HookStage, HookTime, HookValue, HookValuePart, default_app,
 };
 pub use kubernetes::{
-    GatewaySection, IngressRewrite, IngressSection, KubernetesProbe, KubernetesSection,
-    ResourcesEntry,
+    AccessMode, GatewaySection, IngressRewrite, IngressSection, KubernetesProbe, KubernetesSection,
+    ResourcesEntry, StorageSection,
 };
 pub use package::PackageJson;
 pub use problem::{Error, Notice, NoticePlace, Problem};

@@ -344,8 +344,8 @@ pub struct DeploySection {
     pub swarm: SwarmSection,
     /// The cluster of the target `kubernetes`, and what is made in it.
     pub kubernetes: KubernetesSection,
-    /// The folder of each store that outlives its releases, at the targets `docker` and `local`. With
-    /// `null` there is none.
+    /// The folder of each store that outlives its releases, at the targets `docker`, `swarm` and `local`, and
+    /// at `kubernetes` with `deploy.kubernetes.storage`. With `null` there is none.
     pub data: Option<DataSection>,
 }
 

@@ -17,6 +17,11 @@ pub const SHORTEST_SECRET: usize = 6;
 /// The starts of names whose values browsers receive.
 const PUBLIC: [&str; 2] = ["NEXT_PUBLIC_", "NUXT_PUBLIC_"];
 
+/// Whether browsers receive the value of a variable.
+pub fn is_public(name: &str) -> bool {
+    PUBLIC.iter().any(|start| name.starts_with(start))
+}
+
 /// What the variables of a release's apps are made from.
 pub struct ContainerVariables<'a> {
     /// The release.
@@ -65,8 +70,7 @@ impl ContainerVariables<'_> {
     /// The names of the variables whose values are replaced in output. Browsers receive public ones.
     pub fn secret_names<'n>(&'n self, app: &'n ReleasedApp) -> Vec<&'n str> {
         let is_secret = |name: &str, variable: &SpecVariable| {
-            let is_public = PUBLIC.iter().any(|start| name.starts_with(start));
-            matches!(variable, SpecVariable::Secret(_)) && !is_public
+            matches!(variable, SpecVariable::Secret(_)) && !is_public(name)
         };
         let variables = app.variables.iter();
         let of_files = variables.filter(|(name, variable)| is_secret(name, variable));
