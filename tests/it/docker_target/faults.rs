@@ -135,14 +135,14 @@ fn a_full_disk_and_a_missing_image_of_the_engine_are_told_apart() {
     let project = &world.project;
     project.alokai("store deploy --store us").succeeds();
     let before = world.containers();
-    for number in 1..FAULTS.len() {
+    for (number, name) in FAULTS.iter().enumerate().skip(1) {
         fault.store(number, Ordering::SeqCst);
-        change(project, TEXTS, FAULTS[number]);
+        change(project, TEXTS, name);
         let build = build_of(project);
         forget(&reference(project, &build));
         let release = format!("store release {build} --store us");
         let run = project.alokai(&release).fails_with(1);
-        if FAULTS[number] == "no image" {
+        if *name == "no image" {
             run.stderr_contains("alokai::docker::image_missing");
             run.stderr_contains("cannot be pulled: manifest unknown");
         } else {
@@ -150,8 +150,8 @@ fn a_full_disk_and_a_missing_image_of_the_engine_are_told_apart() {
             run.stderr_contains(full);
             run.stderr_contains("docker system prune");
         }
-        assert_eq!(world.page("/"), "texts of us\n\n200", "{}", FAULTS[number]);
-        assert_eq!(world.containers(), before, "{}", FAULTS[number]);
+        assert_eq!(world.page("/"), "texts of us\n\n200", "{}", *name);
+        assert_eq!(world.containers(), before, "{}", *name);
     }
     fault.store(0, Ordering::SeqCst);
     project.alokai("store deploy --store us").succeeds();

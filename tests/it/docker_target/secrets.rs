@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -24,7 +25,7 @@ const LARGEST: usize = 4 << 20;
 
 /// Looks at the arguments of all processes until it is told to end. Returns those with one of the values,
 /// and how many processes it has seen.
-fn watch(values: [String; 2], ends: Arc<AtomicBool>) -> (BTreeSet<String>, usize) {
+fn watch(values: &[String; 2], ends: &AtomicBool) -> (BTreeSet<String>, usize) {
     let (mut found, mut count) = (BTreeSet::new(), 0);
     while !ends.load(Ordering::SeqCst) {
         for process in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -41,8 +42,8 @@ fn watch(values: [String; 2], ends: Arc<AtomicBool>) -> (BTreeSet<String>, usize
 }
 
 /// Deploys the store `us` with a value of a `.env` file and with a setting, and looks for both values in
-/// what commands print, in arguments, and in files. Returns the values.
-pub fn leave_no_value(project: &Project) -> [String; 2] {
+/// what commands print, in arguments, and in files. Returns the values, and the files with one of them, which only their owner can read.
+pub fn leave_no_value(project: &Project) -> ([String; 2], Vec<PathBuf>) {
     let values = ["key", "setting"].map(|kind| format!("{kind}-value-{}-x7", std::process::id()));
     let file = format!("apps/stores/fashion/stores/us/{MIDDLEWARE}/.env");
     project.write(&file, format!("COMMERCE_KEY={}\n", values[0]));
@@ -51,7 +52,7 @@ pub fn leave_no_value(project: &Project) -> [String; 2] {
     change(project, &format!("apps/{MIDDLEWARE}/src/index.js"), SERVER);
     let ends = Arc::new(AtomicBool::new(false));
     let (wanted, until) = (values.clone(), Arc::clone(&ends));
-    let watching = std::thread::spawn(move || watch(wanted, until));
+    let watching = std::thread::spawn(move || watch(&wanted, &until));
 
     let deployed = project.alokai("store deploy --store us").succeeds();
     let port = own_port(&deployed);
@@ -73,7 +74,7 @@ pub fn leave_no_value(project: &Project) -> [String; 2] {
             lacks(
                 command,
                 text.as_bytes(),
-                &values.each_ref().map(|it| it.as_str()),
+                &values.each_ref().map(String::as_str),
             );
         }
         if command.contains(" logs ") {
@@ -83,9 +84,10 @@ pub fn leave_no_value(project: &Project) -> [String; 2] {
     let page = World::page_at(port, "us.localhost", "/api/x");
     assert_eq!(page, format!("[\"{}\",\"{}\"]\n200", values[0], values[1]));
     ends.store(true, Ordering::SeqCst);
-    let (found, count) = watching.join().unwrap();
-    assert!(found.is_empty() && count > 100, "{found:?}");
+    let (seen, count) = watching.join().unwrap();
+    assert!(seen.is_empty() && count > 100, "{seen:?}");
 
+    let mut found = Vec::new();
     for path in crate::local_target::files(project.root()) {
         let Ok(bytes) = std::fs::read(&path) else {
             continue;
@@ -98,21 +100,15 @@ pub fn leave_no_value(project: &Project) -> [String; 2] {
             values.iter().any(|value| text.contains(value))
         });
         let mode = path.metadata().unwrap().permissions().mode() & 0o777;
+        // Only the owner has permissions.
         assert!(
-            !has_value || mode & 0o077 == 0,
+            !has_value || mode.trailing_zeros() >= 6,
             "{mode:o} {}",
             path.display()
         );
-        println!(
-            "{}",
-            if has_value {
-                path.display().to_string()
-            } else {
-                String::new()
-            }
-        );
+        found.extend(has_value.then_some(path));
     }
-    values
+    (values, found)
 }
 
 /// The manifests and blobs of a repository.
@@ -148,8 +144,9 @@ fn values_are_in_no_label_argument_file_record_and_image() {
     let Some(world) = World::new("values") else {
         return;
     };
-    let values = leave_no_value(&world.project);
-    let values = values.each_ref().map(|it| it.as_str());
+    let (values, files) = leave_no_value(&world.project);
+    println!("{files:?}");
+    let values = values.each_ref().map(String::as_str);
     let repositories = world.registry.repositories(&world.name);
     assert_eq!(repositories.len(), 2, "{repositories:?}");
     for repository in repositories {

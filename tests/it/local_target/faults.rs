@@ -93,7 +93,7 @@ fn a_release_whose_run_is_killed_while_it_is_staged_does_not_run() {
         let listed = std::fs::read_dir(project.path(".alokai/local/environment/us"));
         let names = listed.unwrap().map(|it| it.unwrap().file_name());
         let names = names.map(|it| it.to_string_lossy().into_owned());
-        names.filter(|it| it.ends_with(".json")).collect::<Vec<_>>()
+        names.filter(|it| !it.starts_with('.')).collect::<Vec<_>>()
     };
     let before = variables();
     let mut run = project.start(&format!("store release {build} --store us"));

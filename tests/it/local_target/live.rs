@@ -140,10 +140,17 @@ fn values_are_in_no_argument_record_and_readable_file() {
     let Some((project, folder)) = shop() else {
         return;
     };
-    let values = leave_no_value(&project);
+    let (values, found) = leave_no_value(&project);
+    // The release has them in files of its own, so the search finds what is there.
+    let remembered = project.path(".alokai/local");
+    assert!(found.len() >= 2, "{found:?}");
+    // The composed app has a copy of its `.env` file.
+    let composed = project.path(".out/us");
+    let is_known = |path: &&PathBuf| path.starts_with(&remembered) || path.starts_with(&composed);
+    assert!(found.iter().all(|path| is_known(&path)), "{found:?}");
     for path in files(&folder) {
         let bytes = std::fs::read(&path).unwrap_or_default();
-        let values = values.each_ref().map(|it| it.as_str());
+        let values = values.each_ref().map(String::as_str);
         crate::ledger::secrets::lacks(&path.display().to_string(), &bytes, &values);
     }
 }
