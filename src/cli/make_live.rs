@@ -304,7 +304,8 @@ pub fn release(global: &Global, options: &MakeLiveOptions) -> Result<(), AnyErro
         };
         let now = place.snapshot()?;
         // What a killed run has left is removed by a run that changes nothing else.
-        let is_clean = now.observed.staged.is_empty();
+        let keep = usize::from(place.targets.project.settings.deploy.keep);
+        let is_clean = now.observed.staged.is_empty() && now.observed.kept.len() <= keep;
         if now.active.as_ref() == Some(&release.id) && now.state.pin.is_none() && is_clean {
             let (store, id) = (place.id(), &release.id);
             place.tell_what_is_down(id);

@@ -122,6 +122,24 @@ pub enum Error {
         /// The engine's message.
         message: String,
     },
+    /// The connection to the engine failed in the middle of the work.
+    #[error(
+        "the Docker engine at `{address}` stopped responding when it was asked to {doing}: {reason}"
+    )]
+    #[diagnostic(
+        code(alokai::docker::lost),
+        help(
+            "check that the engine runs and can be reached, then run the same command again: it removes what this run has left"
+        )
+    )]
+    Lost {
+        /// The socket or address.
+        address: String,
+        /// The request.
+        doing: String,
+        /// The cause.
+        reason: String,
+    },
     /// Another request failed.
     #[error("the Docker engine failed to {doing}: {message}")]
     #[diagnostic(
@@ -220,6 +238,24 @@ pub fn is_missing(error: &Bollard) -> bool {
             ..
         }
     )
+}
+
+/// Why the connection to the engine failed, if the engine has not answered at all.
+pub fn lost_connection(error: &Bollard) -> Option<String> {
+    let is_lost = matches!(
+        error,
+        Bollard::HyperResponseError { .. }
+            | Bollard::HyperLegacyError { .. }
+            | Bollard::HttpClientError { .. }
+            | Bollard::IOError { .. }
+            | Bollard::SocketNotFoundError(_)
+            | Bollard::RequestTimeoutError
+    );
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    is_lost.then(|| cause.to_string())
 }
 
 /// The digest under which the image's registry has it, or else the engine's own id.

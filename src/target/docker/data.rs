@@ -4,7 +4,7 @@ use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, MountVo
 use bollard::query_parameters::UploadToContainerOptionsBuilder;
 use hyper::body::Bytes;
 
-use super::engine::{Engine, failed};
+use super::engine::Engine;
 use super::error::Error;
 use crate::config::DataSection;
 use crate::pipeline::DockerError;
@@ -80,7 +80,11 @@ impl StoreData<'_> {
         let is_new = match engine.docker.inspect_volume(&volume).await {
             Ok(_) => false,
             Err(error) if is_missing(&error) => true,
-            Err(error) => return Err(failed(format!("inspect the volume `{volume}`"))(error)),
+            Err(error) => {
+                return Err(engine.failed(format!("inspect the volume `{volume}`"))(
+                    error,
+                ));
+            }
         };
         if !is_new && engine.inspect(&setup).await?.is_none() {
             return Ok(());
@@ -126,5 +130,5 @@ async fn permit(engine: &Engine, container: &str) -> Result<(), Error> {
     let uploaded = engine
         .docker
         .upload_to_container(container, Some(options.build()), archive);
-    uploaded.await.map_err(failed(doing))
+    uploaded.await.map_err(engine.failed(doing))
 }

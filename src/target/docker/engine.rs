@@ -1,6 +1,7 @@
 //! The Docker engine: containers with labels, their images, networks and output.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bollard::Docker;
 use bollard::body_full;
@@ -21,7 +22,7 @@ use jiff::Timestamp;
 use super::apps::always_restarts;
 use super::error::Error;
 use crate::ledger::RecordId;
-use crate::pipeline::docker::{self, is_missing, message};
+use crate::pipeline::docker::{self, is_disk_full, is_missing, lost_connection, message};
 use crate::pipeline::{DockerError, Services};
 use crate::store::AppName;
 use crate::target::labels::{APP, PORT, RELEASE, StoreLabels};
@@ -57,19 +58,31 @@ pub struct AppContainer {
 pub struct Engine {
     /// The connection.
     pub docker: Docker,
-}
-
-/// An error for a failed request.
-pub fn failed(doing: impl Into<String>) -> impl FnOnce(Bollard) -> Error {
-    move |error| {
-        Error::Engine(DockerError::Request {
-            doing: doing.into(),
-            message: message(&error),
-        })
-    }
+    /// The address of the engine.
+    pub address: Arc<str>,
 }
 
 impl Engine {
+    /// An error for a failed request.
+    pub fn failed<Text: Into<String>>(
+        &self,
+        doing: Text,
+    ) -> impl FnOnce(Bollard) -> Error + use<Text> {
+        let address = Arc::clone(&self.address);
+        move |error| {
+            let (doing, message) = (doing.into(), message(&error));
+            Error::Engine(match lost_connection(&error) {
+                Some(reason) => DockerError::Lost {
+                    address: address.to_string(),
+                    doing,
+                    reason,
+                },
+                None if is_disk_full(&message) => DockerError::DiskFull { message },
+                None => DockerError::Request { doing, message },
+            })
+        }
+    }
+
     /// The containers of a store's apps, those that do not run included.
     pub async fn app_containers(&self, owner: &StoreLabels) -> Result<Vec<AppContainer>, Error> {
         let mut filters = vec![APP.to_owned()];
@@ -96,7 +109,7 @@ impl Engine {
             .filters(&filters)
             .build();
         let listed = self.docker.list_containers(Some(options)).await;
-        listed.map_err(failed("list containers"))
+        listed.map_err(self.failed("list containers"))
     }
 
     /// A container, if it exists.
@@ -104,7 +117,9 @@ impl Engine {
         match self.docker.inspect_container(name, None).await {
             Ok(found) => Ok(Some(found)),
             Err(error) if is_missing(&error) => Ok(None),
-            Err(error) => Err(failed(format!("inspect the container `{name}`"))(error)),
+            Err(error) => Err(self.failed(format!("inspect the container `{name}`"))(
+                error,
+            )),
         }
     }
 
@@ -114,7 +129,7 @@ impl Engine {
         match self.docker.create_container(Some(options), body).await {
             Ok(_) => Ok(true),
             Err(error) if is_conflict(&error) => Ok(false),
-            Err(error) => Err(failed(format!("create the container `{name}`"))(error)),
+            Err(error) => Err(self.failed(format!("create the container `{name}`"))(error)),
         }
     }
 
@@ -133,7 +148,7 @@ impl Engine {
         match self.docker.update_container(name, update).await {
             // Podman has this request only since version 4.5.
             Err(error) if !is_missing(&error) => {
-                Err(failed(format!("change the container `{name}`"))(error))
+                Err(self.failed(format!("change the container `{name}`"))(error))
             }
             _ => Ok(()),
         }
@@ -147,7 +162,7 @@ impl Engine {
             .await;
         match stopped {
             Err(error) if !is_missing(&error) && !is_unchanged(&error) => {
-                Err(failed(format!("stop the container `{name}`"))(error))
+                Err(self.failed(format!("stop the container `{name}`"))(error))
             }
             _ => Ok(()),
         }
@@ -163,7 +178,7 @@ impl Engine {
         match removed {
             // A removal by another run may be in progress (409).
             Err(error) if !is_missing(&error) && !is_conflict(&error) => {
-                Err(failed(format!("remove the container `{name}`"))(error))
+                Err(self.failed(format!("remove the container `{name}`"))(error))
             }
             _ => Ok(()),
         }
@@ -174,7 +189,7 @@ impl Engine {
         match self.docker.inspect_network(name, None).await {
             Ok(_) => return Ok(()),
             Err(error) if is_missing(&error) => {}
-            Err(error) => return Err(failed(format!("inspect the network `{name}`"))(error)),
+            Err(error) => return Err(self.failed(format!("inspect the network `{name}`"))(error)),
         }
         let request = NetworkCreateRequest {
             name: name.to_owned(),
@@ -184,7 +199,7 @@ impl Engine {
         let created = self.docker.create_network(request).await;
         created
             .map(drop)
-            .map_err(failed(format!("create the network `{name}`")))
+            .map_err(self.failed(format!("create the network `{name}`")))
     }
 
     /// Creates a volume with labels, if it does not exist. Returns the labels that the volume has: of
@@ -200,7 +215,7 @@ impl Engine {
             ..VolumeCreateRequest::default()
         };
         let created = self.docker.create_volume(volume).await;
-        let volume = created.map_err(failed(format!("create the volume `{name}`")))?;
+        let volume = created.map_err(self.failed(format!("create the volume `{name}`")))?;
         Ok(volume.labels)
     }
 
@@ -222,15 +237,25 @@ impl Engine {
         match self.docker.inspect_image(&name).await {
             Ok(_) => return Ok(name),
             Err(error) if is_missing(&error) => {}
-            Err(error) => return Err(failed(format!("inspect the image `{name}`"))(error)),
+            Err(error) => return Err(self.failed(format!("inspect the image `{name}`"))(error)),
         }
-        let pulled = docker::pull(&self.docker, &name, services).await;
-        pulled.map_err(|message| Error::ImageMissing {
+        let Err(message) = docker::pull(&self.docker, &name, services).await else {
+            return Ok(name);
+        };
+        if is_disk_full(&message) {
+            return Err(Error::Engine(DockerError::DiskFull { message }));
+        }
+        // The message of an engine that has gone away says nothing about the image.
+        if let Err(error) = self.docker.ping().await
+            && lost_connection(&error).is_some()
+        {
+            return Err(self.failed(format!("pull the image `{reference}`"))(error));
+        }
+        Err(Error::ImageMissing {
             reference: reference.to_owned(),
             digest: digest.to_owned(),
             message: services.redact(&message),
-        })?;
-        Ok(name)
+        })
     }
 
     /// The name of an image without files, which is made if the engine does not have it.
@@ -238,7 +263,11 @@ impl Engine {
         match self.docker.inspect_image(EMPTY_IMAGE).await {
             Ok(_) => return Ok(EMPTY_IMAGE),
             Err(error) if is_missing(&error) => {}
-            Err(error) => return Err(failed(format!("inspect the image `{EMPTY_IMAGE}`"))(error)),
+            Err(error) => {
+                return Err(self.failed(format!("inspect the image `{EMPTY_IMAGE}`"))(
+                    error,
+                ));
+            }
         }
         // The name includes the tag, because Podman ignores the parameter for it.
         let options = CreateImageOptionsBuilder::default()
@@ -249,7 +278,7 @@ impl Engine {
         let archive = body_full(Bytes::from_static(&[0; 1024]));
         let mut importing = self.docker.create_image(Some(options), Some(archive), None);
         while let Some(step) = importing.next().await {
-            step.map_err(failed("import an empty image"))?;
+            step.map_err(self.failed("import an empty image"))?;
         }
         Ok(EMPTY_IMAGE)
     }
@@ -260,7 +289,7 @@ impl Engine {
             .docker
             .info()
             .await
-            .map_err(failed("return its system information"))?;
+            .map_err(self.failed("return its system information"))?;
         let time = info.system_time.unwrap_or_default();
         time.parse().map_err(|error| {
             Error::Engine(DockerError::Request {
@@ -297,7 +326,8 @@ impl Engine {
         let logs = self
             .docker
             .logs(name, Some(options.timestamps(true).build()));
-        logs.map(|piece| piece.map_err(|error| failed("read the output of a container")(error)))
+        let engine = self.clone();
+        logs.map(move |piece| piece.map_err(engine.failed("read the output of a container")))
     }
 }
 

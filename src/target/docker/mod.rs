@@ -61,7 +61,8 @@ impl DockerTarget {
         let engine = self.context.services.access.engine(configured);
         let connecting = async || {
             let docker = docker::connect(engine).await?;
-            Ok(Engine { docker })
+            let address = engine.host.into();
+            Ok(Engine { docker, address })
         };
         self.connection.get_or_try_init(connecting).await
     }

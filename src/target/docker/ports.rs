@@ -4,6 +4,8 @@ use super::DockerTarget;
 use super::apps::{ReleaseContainers, container_name};
 use super::engine::{AppContainer, Engine};
 use super::error::Error;
+use crate::pipeline::DockerError;
+use crate::pipeline::docker::is_disk_full;
 use crate::target::ReleasedApp;
 use crate::target::labels::StoreLabels;
 use crate::target::ports::{ATTEMPTS, PortChooser, is_port_taken};
@@ -44,6 +46,9 @@ impl DockerTarget {
             if !is_port_taken(&last) {
                 break;
             }
+        }
+        if is_disk_full(&last) {
+            return Err(Error::Engine(DockerError::DiskFull { message: last }));
         }
         Err(Error::Start {
             container: name,

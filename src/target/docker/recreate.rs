@@ -107,7 +107,8 @@ mod tests {
             });
             let version = bollard::API_DEFAULT_VERSION;
             let docker = Docker::connect_with_http(&address, 10, version).unwrap();
-            (fake, Engine { docker })
+            let address = address.into();
+            (fake, Engine { docker, address })
         }
 
         fn answer(&self, stream: &TcpStream) {

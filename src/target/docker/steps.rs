@@ -9,6 +9,7 @@ use super::apps::{ReleaseContainers, container_name};
 use super::data::StoreData;
 use super::engine::{AppContainer, Engine};
 use super::error::Error;
+use super::lock::Lock;
 use super::recreate::recreate;
 use super::settings::SettingsVolume;
 use crate::ledger::RecordId;
@@ -312,7 +313,7 @@ fn traffic<'a>(proxy: &'a Haproxy, owner: &'a StoreLabels, store: &'a StoreId) -
 }
 
 /// Removes the containers of a store that a killed run has left: those of other releases that were never
-/// started, and those that gave access to settings. The lock of the store is held.
+/// started, those that gave access to settings, and those of an earlier lock. The lock of the store is held.
 async fn sweep(engine: &Engine, owner: &StoreLabels, spec: &ReleaseSpec) -> Result<(), Error> {
     let containers = engine.app_containers(owner).await?;
     let left = containers
@@ -320,7 +321,8 @@ async fn sweep(engine: &Engine, owner: &StoreLabels, spec: &ReleaseSpec) -> Resu
         .filter(|it| !it.has_run && !it.is_running && it.release != spec.id);
     join_all(left.map(|it| engine.remove(&it.id))).await;
     let volume = SettingsVolume { engine, owner };
-    volume.sweep().await
+    volume.sweep().await?;
+    Lock { engine, owner }.sweep().await
 }
 
 /// The state of a store without a proxy, from its containers: the newest running release is active.

@@ -20,7 +20,7 @@ use crate::ledger::RecordId;
 use crate::pipeline::Services;
 use crate::pipeline::docker::{is_missing, message};
 use crate::store::AppName;
-use crate::target::docker::engine::{Engine, TAIL, failed, is_conflict, pieces};
+use crate::target::docker::engine::{Engine, TAIL, is_conflict, pieces};
 use crate::target::labels::{APP, PORT, RELEASE, SETTINGS, StoreLabels};
 
 /// The label with the image that a service was made for.
@@ -85,7 +85,7 @@ impl Manager {
     /// The manager behind an engine. One that does not manage a swarm is an error.
     pub async fn new(engine: Engine, address: &str) -> Result<Self, Error> {
         let info = engine.docker.info().await;
-        let info = info.map_err(failed("tell its state"))?;
+        let info = info.map_err(engine.failed("tell its state"))?;
         let swarm = info.swarm.unwrap_or_default();
         if swarm.control_available == Some(true) {
             return Ok(Self { engine });
@@ -124,7 +124,7 @@ impl Manager {
             .docker
             .list_services(Some(options.build()))
             .await;
-        let found = found.map_err(failed("list services"))?;
+        let found = found.map_err(self.engine.failed("list services"))?;
         Ok(found.into_iter().filter_map(app_service).collect())
     }
 
@@ -133,7 +133,9 @@ impl Manager {
         match self.engine.docker.inspect_service(id, None).await {
             Ok(found) => Ok(app_service(found)),
             Err(error) if is_missing(&error) => Ok(None),
-            Err(error) => Err(failed(format!("inspect the service `{id}`"))(error).into()),
+            Err(error) => {
+                Err(self.engine.failed(format!("inspect the service `{id}`"))(error).into())
+            }
         }
     }
 
@@ -149,7 +151,9 @@ impl Manager {
         match self.engine.docker.create_service(spec, login).await {
             Ok(created) => Ok(created.id),
             Err(error) if is_conflict(&error) => Ok(None),
-            Err(error) => Err(failed(format!("create the service `{name}`"))(error).into()),
+            Err(error) => {
+                Err(self.engine.failed(format!("create the service `{name}`"))(error).into())
+            }
         }
     }
 
@@ -179,7 +183,7 @@ impl Manager {
                 Err(error) if is_missing(&error) => return Err(changed()),
                 Err(error) => {
                     let doing = format!("change the service `{}`", service.name);
-                    return Err(failed(doing)(error).into());
+                    return Err(self.engine.failed(doing)(error).into());
                 }
             }
             match self.service(&service.id).await? {
@@ -193,9 +197,12 @@ impl Manager {
     /// Removes a service, by its id.
     pub async fn remove(&self, service: &AppService) -> Result<(), Error> {
         match self.engine.docker.delete_service(&service.id).await {
-            Err(error) if !is_missing(&error) => {
-                Err(failed(format!("remove the service `{}`", service.name))(error).into())
-            }
+            Err(error) if !is_missing(&error) => Err(self
+                .engine
+                .failed(format!("remove the service `{}`", service.name))(
+                error
+            )
+            .into()),
             _ => Ok(()),
         }
     }
@@ -208,7 +215,7 @@ impl Manager {
         let mut tasks = match found {
             Ok(tasks) => tasks,
             Err(error) if is_missing(&error) => Vec::new(),
-            Err(error) => return Err(failed("list tasks")(error).into()),
+            Err(error) => return Err(self.engine.failed("list tasks")(error).into()),
         };
         tasks.sort_by_key(|task| time(task.created_at.as_deref()));
         Ok(tasks)
@@ -233,7 +240,7 @@ impl Manager {
         let published = published.and_then(|port| u16::try_from(port).ok());
         let node = task.node_id.as_deref().unwrap_or("self");
         let found = self.engine.docker.inspect_node(node).await;
-        let found = found.map_err(failed(format!("inspect the node `{node}`")))?;
+        let found = found.map_err(self.engine.failed(format!("inspect the node `{node}`")))?;
         let manager = found.manager_status.and_then(|it| it.addr);
         let manager = manager.and_then(|it| Some(it.rsplit_once(':')?.0.to_owned()));
         let address = found.status.and_then(|it| it.addr);
@@ -246,7 +253,7 @@ impl Manager {
     pub async fn ports(&self) -> Result<Vec<u16>, Error> {
         let mut ports = self.engine.ports().await?;
         let services = self.engine.docker.list_services(None).await;
-        for service in services.map_err(failed("list services"))? {
+        for service in services.map_err(self.engine.failed("list services"))? {
             let endpoint = service.spec.and_then(|spec| spec.endpoint_spec);
             let published = endpoint.and_then(|it| it.ports).unwrap_or_default();
             let published = published.iter().filter_map(|port| port.published_port);
@@ -270,7 +277,9 @@ impl Manager {
             Ok(_) => Ok(()),
             // Another run may have created it meanwhile.
             Err(_) if self.found_network(name).await?.is_some() => Ok(()),
-            Err(error) => Err(failed(format!("create the network `{name}`"))(error).into()),
+            Err(error) => {
+                Err(self.engine.failed(format!("create the network `{name}`"))(error).into())
+            }
         }
     }
 
@@ -278,7 +287,9 @@ impl Manager {
         match self.engine.docker.inspect_network(name, None).await {
             Ok(found) => Ok(Some(found)),
             Err(error) if is_missing(&error) => Ok(None),
-            Err(error) => Err(failed(format!("inspect the network `{name}`"))(error).into()),
+            Err(error) => {
+                Err(self.engine.failed(format!("inspect the network `{name}`"))(error).into())
+            }
         }
     }
 
@@ -313,8 +324,10 @@ impl Manager {
             .engine
             .docker
             .service_logs(service, Some(options.timestamps(true).build()));
-        logs.map(|piece| {
-            piece.map_err(|error| Error::from(failed("read the output of a service")(error)))
+        let engine = self.engine.clone();
+        logs.map(move |piece| {
+            let failed = engine.failed("read the output of a service");
+            piece.map_err(|error| Error::from(failed(error)))
         })
     }
 }

@@ -60,7 +60,8 @@ impl SwarmTarget {
         let engine = self.context.services.access.engine(configured);
         let connecting = async || {
             let docker = docker::connect(engine).await?;
-            Manager::new(Engine { docker }, engine.host).await
+            let address = engine.host.into();
+            Manager::new(Engine { docker, address }, engine.host).await
         };
         self.connection.get_or_try_init(connecting).await
     }

@@ -10,7 +10,7 @@ use bollard::query_parameters::{ListSecretsOptionsBuilder, UpdateConfigOptionsBu
 use super::error::Error;
 use super::manager::{Manager, is_out_of_sequence};
 use crate::pipeline::docker::is_missing;
-use crate::target::docker::engine::{failed, is_conflict};
+use crate::target::docker::engine::is_conflict;
 use crate::target::labels::{RELEASE, StoreLabels};
 
 impl Manager {
@@ -30,7 +30,9 @@ impl Manager {
         match self.engine.docker.create_config(spec).await {
             Ok(_) => Ok(true),
             Err(error) if is_conflict(&error) => Ok(false),
-            Err(error) => Err(failed(format!("create the config `{name}`"))(error).into()),
+            Err(error) => {
+                Err(self.engine.failed(format!("create the config `{name}`"))(error).into())
+            }
         }
     }
 
@@ -39,7 +41,9 @@ impl Manager {
         match self.engine.docker.inspect_config(name).await {
             Ok(found) => Ok(Some(found)),
             Err(error) if is_missing(&error) => Ok(None),
-            Err(error) => Err(failed(format!("inspect the config `{name}`"))(error).into()),
+            Err(error) => {
+                Err(self.engine.failed(format!("inspect the config `{name}`"))(error).into())
+            }
         }
     }
 
@@ -60,7 +64,9 @@ impl Manager {
         match docker.update_config(id, spec, options.build()).await {
             Ok(()) => Ok(true),
             Err(error) if is_out_of_sequence(&error) || is_missing(&error) => Ok(false),
-            Err(error) => Err(failed(format!("change the config `{id}`"))(error).into()),
+            Err(error) => {
+                Err(self.engine.failed(format!("change the config `{id}`"))(error).into())
+            }
         }
     }
 
@@ -68,7 +74,7 @@ impl Manager {
     pub async fn remove_config(&self, id: &str) -> Result<(), Error> {
         match self.engine.docker.delete_config(id).await {
             Err(error) if !is_missing(&error) => {
-                Err(failed(format!("remove the config `{id}`"))(error).into())
+                Err(self.engine.failed(format!("remove the config `{id}`"))(error).into())
             }
             _ => Ok(()),
         }
@@ -91,7 +97,9 @@ impl Manager {
             Ok(created) => return Ok(created.id),
             Err(error) if is_conflict(&error) => {}
             Err(error) => {
-                return Err(failed(format!("create the secret `{name}`"))(error).into());
+                return Err(
+                    self.engine.failed(format!("create the secret `{name}`"))(error).into(),
+                );
             }
         }
         let foreign = || Error::Foreign {
@@ -99,7 +107,7 @@ impl Manager {
             name: name.to_owned(),
         };
         let found = self.engine.docker.inspect_secret(name).await;
-        let found = found.map_err(failed(format!("inspect the secret `{name}`")))?;
+        let found = found.map_err(self.engine.failed(format!("inspect the secret `{name}`")))?;
         let known = found.spec.and_then(|spec| spec.labels);
         if known.as_ref() != Some(&labels) {
             return Err(foreign());
@@ -114,7 +122,7 @@ impl Manager {
         let options = ListSecretsOptionsBuilder::default().filters(&filters);
         let docker = &self.engine.docker;
         let found = docker.list_secrets(Some(options.build())).await;
-        let found = found.map_err(failed("list secrets"))?;
+        let found = found.map_err(self.engine.failed("list secrets"))?;
         let release = |secret: Secret| {
             let labels = secret.spec?.labels?;
             Some((secret.id?, labels.get(RELEASE)?.clone()))
@@ -126,7 +134,7 @@ impl Manager {
     pub async fn remove_secret(&self, id: &str) -> Result<(), Error> {
         match self.engine.docker.delete_secret(id).await {
             Err(error) if !is_missing(&error) => {
-                Err(failed(format!("remove the secret `{id}`"))(error).into())
+                Err(self.engine.failed(format!("remove the secret `{id}`"))(error).into())
             }
             _ => Ok(()),
         }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{World, free_port};
-use crate::support::{MIDDLEWARE, Project, openssl, output_of};
+use crate::support::{MIDDLEWARE, Project, engine_socket, openssl, output_of};
 
 /// A middleware with a line of output.
 const PRINTING: &str = "console.log('the middleware prints');
@@ -35,14 +35,6 @@ fn start(command: &mut Command, port: u16) -> Server {
         std::thread::sleep(Duration::from_millis(20));
     }
     server
-}
-
-/// The socket of the engine, if it is an engine of this machine.
-fn socket() -> Option<String> {
-    match std::env::var("DOCKER_HOST") {
-        Err(_) => Some("/var/run/docker.sock".into()),
-        Ok(host) => host.strip_prefix("unix://").map(str::to_owned),
-    }
 }
 
 /// Deploys, reads output and rolls back, all through this engine.
@@ -85,7 +77,7 @@ fn certificates(folder: &Path) {
 
 #[test]
 fn an_engine_behind_tls_needs_the_certificates_of_docker() {
-    let (Some(world), Some(socket)) = (World::new("tls"), socket()) else {
+    let (Some(world), Some(socket)) = (World::new("tls"), engine_socket()) else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
@@ -140,7 +132,7 @@ listen engine
 
 #[test]
 fn an_engine_on_another_machine_is_reached_by_the_systems_ssh() {
-    let (Some(world), Some(socket)) = (World::new("ssh"), socket()) else {
+    let (Some(world), Some(socket)) = (World::new("ssh"), engine_socket()) else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();

@@ -1,10 +1,13 @@
 //! The target `docker`: real containers of a real engine, and a real HAProxy.
 
 pub mod commands;
+pub mod faults;
 mod hosts;
+pub mod killed;
 pub mod load;
 mod proxy;
 pub mod releases;
+pub mod secrets;
 pub mod switching;
 
 use std::collections::BTreeMap;

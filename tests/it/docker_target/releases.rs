@@ -12,7 +12,7 @@ use secrecy::ExposeSecret;
 use super::{LIMIT, World, docker, us};
 use crate::support::{FRONTEND, MIDDLEWARE};
 
-fn claim(holder: &str, lease: u64) -> LockClaim {
+pub fn claim(holder: &str, lease: u64) -> LockClaim {
     LockClaim {
         holder: holder.into(),
         who: format!("{holder}@host"),

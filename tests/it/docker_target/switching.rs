@@ -2,8 +2,12 @@
 
 use std::time::Instant;
 
+use serde_json::json;
+
+use super::commands::{TEXTS, change};
 use super::load::Load;
-use super::{World, docker, us};
+use super::{SERVER, World, docker, us};
+use crate::support::{MIDDLEWARE, Project, await_event, configure, happened, own_port};
 
 #[test]
 fn ten_releases_and_five_rollbacks_lose_no_request() {
@@ -93,4 +97,51 @@ pub fn stop_before_the_switch(world: &World, stop: impl Fn(&str)) {
     let result = load.end();
     assert!(!result.failures.is_empty());
     assert!(result.pages.contains("new /page with new /"));
+}
+
+#[test]
+fn commands_that_release_and_roll_back_lose_no_request() {
+    if let Some(world) = World::new("under-load") {
+        release_and_roll_back_by_commands(&world.project);
+    }
+}
+
+/// Deploys and rolls back the store `us` by commands under load: three times, or fifteen times in a long
+/// run.
+pub fn release_and_roll_back_by_commands(project: &Project) {
+    let is_long = std::env::var_os("ALOKAI_LONG").is_some();
+    let (releases, rollbacks) = if is_long { (10, 5) } else { (2, 1) };
+    let health = json!({ "*": { "interval": 0, "consecutive": 1 } });
+    configure(
+        project,
+        &json!({ "watch": 1, "drain": 1, "health": health }),
+    );
+    change(project, &format!("apps/{MIDDLEWARE}/src/index.js"), SERVER);
+    let port = own_port(&project.alokai("store deploy --store us").succeeds());
+    let load = Load::start(port);
+    load.goes_on();
+    for number in 0..releases + rollbacks {
+        let command = if number < releases {
+            change(project, TEXTS, &format!("texts {number}\n"));
+            "store deploy --store us"
+        } else {
+            "store rollback --store us"
+        };
+        let (start, before) = (Instant::now(), happened(project, "released"));
+        let run = project.start(command);
+        await_event(project, "released", before);
+        println!("{command}: switched after {:?}", start.elapsed());
+        // From now on the earlier release may end its WebSockets.
+        load.leaves();
+        let run: crate::support::Run = run.wait_with_output().unwrap().into();
+        run.succeeds();
+        println!("{command}: {:?}", start.elapsed());
+        load.goes_on();
+    }
+    let result = load.end();
+    println!("{} requests, {} echoes", result.requests, result.echoes);
+    let failures = &result.failures;
+    assert!(failures.is_empty(), "{}: {:?}", failures.len(), failures[0]);
+    assert!(result.echoes > 0);
+    assert_eq!(result.pages.len(), 1 + releases, "{:?}", result.pages);
 }

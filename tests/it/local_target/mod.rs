@@ -1,6 +1,8 @@
 //! The target `local`: stores on this machine, in a background process.
 
 mod apps;
+mod faults;
+mod live;
 mod process;
 mod support;
 mod traffic;
