@@ -157,6 +157,7 @@ impl Error {
                 | cli::Error::Editor { .. }
                 | cli::Error::Yaml { .. }
                 | cli::Error::Output { .. } => Exit::Failed,
+                cli::Error::Stopped => Exit::Interrupted,
                 cli::Error::Start { .. }
                 | cli::Error::HistoryEnds { .. }
                 | cli::Error::NotSent { .. }

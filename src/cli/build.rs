@@ -1,9 +1,11 @@
 //! `store build`, `store run` and `store deploy`.
 
 use super::arguments::flow::ReleaseOptions;
-use super::arguments::{BuildOptions, DeployOptions, Global, RunOptions, Select, WorkOptions};
+use super::arguments::{
+    BuildOptions, DeployOptions, Global, RunOptions, Select, Shard, WorkOptions,
+};
 use super::deploy_settings::deploy_settings;
-use super::environment::{Environment, NodeVersion, surroundings as surroundings_of};
+use super::environment::{Environment, NodeVersion, surroundings as surroundings_of, tell};
 use super::run::{PreparedCommand, RunSetup, request, run};
 use super::shared_records::RegistryAccess;
 use super::{project, resume};
@@ -11,7 +13,7 @@ use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::Stage;
 use crate::pipeline::Access;
-use crate::plan::{self, LOCAL_REGISTRY, Request};
+use crate::plan::{self, LOCAL_REGISTRY, Request, Selection};
 use crate::store::{Store, TargetKind};
 
 pub fn build(global: &Global, options: &BuildOptions) -> Result<(), AnyError> {
@@ -54,6 +56,7 @@ pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> 
     let prepare = || {
         let (project, environment) = project(global)?;
         let mut access = environment.access(&options.access, password.clone());
+        access.no_wait |= options.release.no_wait;
         access.trust.allow_insecure = work.allow_insecure;
         let ca = project.settings.registry.ca.as_ref();
         access.trust.ca = ca.map(|ca| project.root.join(ca));
@@ -101,6 +104,14 @@ fn is_for_this_machine(project: &Project, request: &Request) -> bool {
     !stores.is_empty() && stores.iter().all(is_local)
 }
 
+/// A share of the selected stores. Each machine gets the same one, however it orders the stores.
+fn share(stores: &[&Store], shard: Shard) -> Vec<String> {
+    let mut ids: Vec<String> = stores.iter().map(|store| store.id.to_string()).collect();
+    ids.sort();
+    let ids = ids.into_iter().skip(shard.index).step_by(shard.count);
+    ids.collect()
+}
+
 /// The request up to a stage, and what it is carried out in. Node is asked for its version while
 /// the stores are chosen.
 fn prepare(
@@ -116,6 +127,15 @@ fn prepare(
     let node = runs.then(|| NodeVersion::ask(&project.root, &surroundings.scripts));
     let node = node.flatten();
     let mut request = request(&project, select, until)?;
+    if let Some(shard) = work.shard {
+        let stores = request.selection.stores(&project)?;
+        let ids = share(&stores, shard);
+        tell(&match ids.as_slice() {
+            [] => format!("note: shard {shard} has no stores"),
+            ids => format!("note: shard {shard}: {}", ids.join(", ")),
+        });
+        request.selection = Selection::Exactly(ids);
+    }
     request.host = surroundings_of(
         &surroundings.scripts,
         node,

@@ -13,7 +13,7 @@ use super::changed::selection;
 use super::environment::{self, tell};
 use super::events::live;
 use super::listing::records;
-use super::make_live::ended;
+use super::make_live::{ended, waiting};
 use super::operation::RecordedOperation;
 use super::run::document;
 use super::store_targets::StoreTargets;
@@ -34,10 +34,11 @@ pub fn deploy_settings(global: &Global, options: &DeployOptions) -> Result<(), A
         if stores.is_empty() {
             return Ok(());
         }
+        let access = waiting(&options.access, options.release.no_wait);
         let chosen = ChosenTargets {
             stores: &stores,
             local: options.local,
-            access: &options.access,
+            access: &access,
         };
         let targets = StoreTargets::with_events(global, chosen, Some(&live))?;
         let known = records(&targets.project, &targets.registry)?;

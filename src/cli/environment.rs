@@ -19,7 +19,7 @@ use crate::cache::RemoteCacheSettings;
 use crate::dotenv;
 use crate::error::Error as AnyError;
 use crate::ledger::Actor;
-use crate::pipeline::{Access, KubernetesAccess, ScriptEnvironment};
+use crate::pipeline::{Access, EngineAccess, KubernetesAccess, ScriptEnvironment};
 use crate::plan::{HostEnvironment, is_system};
 use crate::registry::USER_AGENT;
 use crate::target::local::LocalClient;
@@ -29,6 +29,7 @@ const USER: &str = "CLI_CLOUD_USERNAME";
 const PASSWORD: &str = "CLI_CLOUD_PASSWORD";
 const REGISTRY: &str = "CLI_DOCKER_REGISTRY_URL";
 const CONSOLE: &str = "CLI_CONSOLE_API_URL";
+const NO_WAIT: &str = "CLI_CONSOLE_NO_WAIT";
 const TOKEN: &str = "TURBO_TOKEN";
 const SIGNATURE_KEY: &str = "TURBO_REMOTE_CACHE_SIGNATURE_KEY";
 
@@ -78,6 +79,7 @@ impl Environment {
         let password = password.or_else(|| self.get(PASSWORD));
         let missing = [(user.is_none(), USER), (password.is_none(), PASSWORD)];
         Access {
+            no_wait: options.no_wait || self.get(NO_WAIT).is_some(),
             docker: self.docker(),
             docker_config: self.docker_config(),
             kubernetes: self.kubernetes(),
@@ -161,9 +163,16 @@ impl Environment {
         Some((mkcert, data.join("alokai")))
     }
 
-    /// The address of Docker.
-    pub fn docker(&self) -> Option<String> {
-        self.get("DOCKER_HOST")
+    /// Where the Docker engine is, with the variables that Docker's own client reads.
+    pub fn docker(&self) -> EngineAccess {
+        let folder = || {
+            let set = self.get("DOCKER_CERT_PATH").map(PathBuf::from);
+            set.or_else(|| Some(PathBuf::from(self.get("HOME")?).join(".docker")))
+        };
+        EngineAccess {
+            host: self.get("DOCKER_HOST"),
+            certificates: self.get("DOCKER_TLS_VERIFY").and_then(|_| folder()),
+        }
     }
 
     /// The variables for scripts: the environment, and below it `.env`. Credentials are left out.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::arguments::Global;
 use super::arguments::flow::{MakeLiveOptions, OneStoreOptions, RollbackOptions, UnstageOptions};
 use super::arguments::questions::ChosenTargets;
+use super::arguments::{AccessOptions, Global};
 use super::environment::{self, tell};
 use super::events::live;
 use super::listing::{CellFormat, cut, records, short_commit};
@@ -32,30 +32,40 @@ use crate::target::{Target, place_options};
 const SETTINGS: usize = 11;
 
 /// One store at its target.
-struct StoreAtTarget<'a> {
-    targets: &'a StoreTargets,
+pub struct StoreAtTarget<'a> {
+    pub targets: &'a StoreTargets,
     store: &'a Store,
-    target: Arc<dyn Target>,
+    pub target: Arc<dyn Target>,
     records: LiveRecords,
     known: RecordSet,
     operation: &'static str,
     allow_older: bool,
 }
 
-/// Works on the store of the command line, with events on the screen.
-fn at_store(
+/// The access of a command, with its `--no-wait`.
+pub fn waiting(access: &AccessOptions, no_wait: bool) -> AccessOptions {
+    AccessOptions {
+        no_wait: access.no_wait || no_wait,
+        ..access.clone()
+    }
+}
+
+/// Works on the store of the command line, with events on the screen. `allow_older` and `no_wait` are its
+/// options.
+pub fn at_store(
     global: &Global,
     options: &OneStoreOptions,
     operation: &'static str,
-    allow_older: bool,
+    (allow_older, no_wait): (bool, bool),
     work: impl FnOnce(&StoreAtTarget) -> Result<(), AnyError>,
 ) -> Result<(), AnyError> {
+    let access = waiting(&options.access, no_wait);
     live(options.output.json, Detail::Short, |live| {
         let stores = [options.store.clone()];
         let chosen = ChosenTargets {
             stores: &stores,
             local: options.local,
-            access: &options.access,
+            access: &access,
         };
         let targets = StoreTargets::with_events(global, chosen, Some(&live))?;
         let stores = targets.named()?;
@@ -79,7 +89,7 @@ fn at_store(
 }
 
 impl StoreAtTarget<'_> {
-    fn id(&self) -> &StoreId {
+    pub fn id(&self) -> &StoreId {
         &self.store.id
     }
 
@@ -98,7 +108,7 @@ impl StoreAtTarget<'_> {
 
     /// Does something with the flow of this store, between the records of its start and its end. The end
     /// names the release, if there is one and the work succeeds.
-    fn recorded<T>(
+    pub fn recorded<T>(
         &self,
         release: Option<&RecordId>,
         work: impl FnOnce(&Flow) -> Result<T, AnyError>,
@@ -158,20 +168,26 @@ impl StoreAtTarget<'_> {
     }
 
     /// What the store has now.
-    fn snapshot(&self) -> Result<StoreSnapshot, AnyError> {
+    pub fn snapshot(&self) -> Result<StoreSnapshot, AnyError> {
+        self.with_flow(|flow| {
+            let run = StoreRun::new(flow, &*self.target, self.id());
+            Ok(self.targets.registry.wait(run.observe())?)
+        })
+    }
+
+    /// Asks something of the flow of this store, without a record.
+    pub fn with_flow<T>(&self, ask: impl FnOnce(&Flow) -> T) -> T {
         let project = &self.targets.project;
         let ancestry = ancestry_of(&project.root);
         let services = self.targets.registry.services();
-        let flow = Flow {
+        ask(&Flow {
             project,
             plan: None,
             services: &services,
             records: &self.records,
             ancestry: &ancestry,
             options: self.options(),
-        };
-        let run = StoreRun::new(&flow, &*self.target, self.id());
-        Ok(self.targets.registry.wait(run.observe())?)
+        })
     }
 
     /// Names the apps of the active release that do not run.
@@ -264,8 +280,8 @@ pub fn ended(result: FlowResult, flow: &Flow) -> Result<FlowResult, AnyError> {
 }
 
 pub fn release(global: &Global, options: &MakeLiveOptions) -> Result<(), AnyError> {
-    let allow_older = options.allow_older;
-    at_store(global, &options.place, "release", allow_older, |place| {
+    let how = (options.allow_older, options.no_wait);
+    at_store(global, &options.place, "release", how, |place| {
         let target = Arc::clone(&place.target);
         let wanted = chosen(&place.known, place.id(), target.name(), &options.id)?;
         let actor = environment::actor();
@@ -288,7 +304,8 @@ pub fn release(global: &Global, options: &MakeLiveOptions) -> Result<(), AnyErro
         };
         let now = place.snapshot()?;
         // What a killed run has left is removed by a run that changes nothing else.
-        let is_clean = now.observed.staged.is_empty();
+        let keep = usize::from(place.targets.project.settings.deploy.keep);
+        let is_clean = now.observed.staged.is_empty() && now.observed.kept.len() <= keep;
         if now.active.as_ref() == Some(&release.id) && now.state.pin.is_none() && is_clean {
             let (store, id) = (place.id(), &release.id);
             place.tell_what_is_down(id);
@@ -305,7 +322,8 @@ pub fn release(global: &Global, options: &MakeLiveOptions) -> Result<(), AnyErro
 }
 
 pub fn rollback(global: &Global, options: &RollbackOptions) -> Result<(), AnyError> {
-    at_store(global, &options.place, "rollback", true, |place| {
+    let how = (true, options.no_wait);
+    at_store(global, &options.place, "rollback", how, |place| {
         let now = place.snapshot()?;
         let active = now.active.as_ref();
         let all = candidates(&now.records, &now.state, active);
@@ -433,7 +451,7 @@ fn lines(place: &StoreAtTarget, all: &[Candidate], default: Option<&Candidate>) 
 }
 
 pub fn unpin(global: &Global, options: &OneStoreOptions) -> Result<(), AnyError> {
-    at_store(global, options, "unpin", false, |place| {
+    at_store(global, options, "unpin", (false, false), |place| {
         if place.snapshot()?.state.pin.is_none() {
             return answer(&place.not_pinned());
         }
@@ -452,7 +470,7 @@ pub fn unpin(global: &Global, options: &OneStoreOptions) -> Result<(), AnyError>
 }
 
 pub fn unstage(global: &Global, options: &UnstageOptions) -> Result<(), AnyError> {
-    at_store(global, &options.place, "unstage", false, |place| {
+    at_store(global, &options.place, "unstage", (false, false), |place| {
         let wanted = match &options.id {
             None => None,
             Some(id) => {

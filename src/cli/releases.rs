@@ -14,7 +14,7 @@ use super::listing::{
 };
 use super::run::document;
 use super::shared_records::RegistryAccess;
-use super::{answer, builds, project, release_diff};
+use super::{answer, builds, project, release_diff, releases_prune};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::ledger::{
@@ -33,16 +33,19 @@ const WORDS: ListWords = ListWords {
 };
 
 pub fn releases(global: &Global, options: &ReleasesOptions) -> Result<(), AnyError> {
+    if let Some(ReleasesCommand::Prune(options)) = &options.command {
+        return releases_prune::prune(global, options);
+    }
     let (project, environment) = project(global)?;
     let access = match &options.command {
-        None => &options.access,
+        None | Some(ReleasesCommand::Prune(_)) => &options.access,
         Some(ReleasesCommand::Info(options)) => &options.access,
         Some(ReleasesCommand::Diff(options)) => &options.access,
     };
     let registry = RegistryAccess::new(&project, &environment, access)?;
     let records = records(&project, &registry)?;
     match &options.command {
-        None => list(&project, &records, options),
+        None | Some(ReleasesCommand::Prune(_)) => list(&project, &records, options),
         Some(ReleasesCommand::Info(options)) => info(&records, options),
         Some(ReleasesCommand::Diff(options)) => release_diff::diff(&project, &records, options),
     }

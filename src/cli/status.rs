@@ -400,7 +400,10 @@ impl<'a> StoreStatus<'a> {
             details.push(("pinned", format!("{}{later}", by(pin))));
         }
         if self.maintenance() {
-            details.push(("maintenance", "on".to_owned()));
+            let recorded = self.history.state.maintenance.as_ref();
+            let recorded = recorded.and_then(|id| self.records.event(id));
+            let since = recorded.map_or_else(String::new, |event| format!(", {}", by(event)));
+            details.push(("maintenance", format!("on{since}")));
         }
         if let Some(claim) = &self.asked.lock {
             let since = format.age(claim.since);

@@ -68,6 +68,10 @@ fn record(operation: &RecordedOperation, store: &StoreState, failure: Option<&lo
             let detail = Some("the store was stopped".to_owned());
             operation.event(StoreEvent::Retired, Some(release), detail);
         }
+        if store.maintenance.is_some() {
+            let detail = Some("the store was stopped".to_owned());
+            operation.event(StoreEvent::Maintenance { on: false }, None, detail);
+        }
     }
     operation.end(
         failure.map(ToString::to_string).as_deref(),

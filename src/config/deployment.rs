@@ -38,14 +38,38 @@ pub fn deployment(
     let project_name = project_name(entry, &mut found);
     let cloud_region = cloud_region(id, entry, &mut found);
     let framework = framework(id, entry, frontends, &mut found);
+    address(entry, &mut found);
     match cloud_region {
         Some(cloud_region) if found.is_empty() => Ok(Deployment {
             project_name,
             cloud_region,
             framework,
             target: entry.target,
+            address: entry.address.clone(),
         }),
         _ => Err(found),
+    }
+}
+
+fn address(entry: &DeploymentEntry, found: &mut DeploymentProblems) {
+    let Some(address) = &entry.address else {
+        return;
+    };
+    let host = address.strip_prefix("https://");
+    let host = host.or_else(|| address.strip_prefix("http://"));
+    let is_valid = host.is_some_and(|host| !host.is_empty() && !host.contains(['@', ' ', '"']));
+    if !is_valid {
+        // The part before an `@` may contain a password.
+        let shown = address
+            .rsplit_once('@')
+            .map_or(&**address, |(_, host)| host);
+        found.push((
+            &["address"],
+            Problem::new(
+                format!("`{}` is not a valid address", shown.escape_debug()),
+                "write `https://` and a host, without credentials: `https://shop.example.com`",
+            ),
+        ));
     }
 }
 

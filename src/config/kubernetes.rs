@@ -30,9 +30,64 @@ pub struct KubernetesSection {
     pub ingress: Option<IngressSection>,
     /// The Gateway to which the `HTTPRoute` of each store is attached.
     pub gateway: Option<GatewaySection>,
+    /// The storage for the data of each store (`deploy.data`). Without it, stores have no folder that outlives
+    /// their releases.
+    pub storage: Option<StorageSection>,
     /// How an app is probed: a request through the API server, beside the readiness of its pods, or only
     /// the readiness.
     pub probe: KubernetesProbe,
+}
+
+/// The storage for the data of each store: one `PersistentVolumeClaim`, which all releases share.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct StorageSection {
+    /// The size of a claim, as Kubernetes writes quantities: `10Gi`.
+    pub size: String,
+    /// The storage class. Without it, the default class of the cluster is used.
+    pub class: Option<String>,
+    /// Whether the pods of a store can be on several nodes (`ReadWriteMany`), or are all on the same node
+    /// (`ReadWriteOnce`).
+    pub access_mode: AccessMode,
+    /// An existing claim, which is used in place of a new one; `size` and `class` are ignored. `{store}`
+    /// stands for the id of the store. Without `{store}`, each store has a folder of its own in the claim.
+    pub claim: Option<String>,
+    /// The group of the files, which the apps get too, so that apps of any user can write. With `null`, the
+    /// cluster decides.
+    pub fs_group: Option<u32>,
+}
+
+impl Default for StorageSection {
+    fn default() -> Self {
+        Self {
+            size: "1Gi".into(),
+            class: None,
+            access_mode: AccessMode::default(),
+            claim: None,
+            fs_group: Some(1000),
+        }
+    }
+}
+
+/// How many nodes can use a volume at the same time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum AccessMode {
+    /// One node.
+    #[default]
+    ReadWriteOnce,
+    /// Any number of nodes.
+    ReadWriteMany,
+}
+
+impl AccessMode {
+    /// The name in Kubernetes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ReadWriteOnce => "ReadWriteOnce",
+            Self::ReadWriteMany => "ReadWriteMany",
+        }
+    }
 }
 
 /// How an app in a cluster is probed.
@@ -141,8 +196,27 @@ impl KubernetesSection {
                 help: "write a number from 1 on".into(),
             });
         }
+        let size = self.storage.as_ref().map(|storage| storage.size.as_str());
+        if let Some(size) = size.filter(|size| !is_size(size)) {
+            problems.push(KubernetesProblem {
+                pointer: vec!["storage", "size"],
+                message: format!("`{}` is not a valid size", size.escape_debug()),
+                help: "write a number with a unit, such as `500Mi` or `10Gi`".into(),
+            });
+        }
         problems
     }
+}
+
+/// Whether a text is a size, as Kubernetes writes it.
+fn is_size(text: &str) -> bool {
+    let units = [
+        "Ki", "Mi", "Gi", "Ti", "Pi", "Ei", "k", "M", "G", "T", "P", "E",
+    ];
+    let number = units.iter().find_map(|unit| text.strip_suffix(unit));
+    let number = number.unwrap_or(text);
+    let digits = number.replacen('.', "", 1);
+    digits.chars().all(|c| c.is_ascii_digit()) && digits.chars().any(|c| c != '0')
 }
 
 /// Whether a text is a label of a host name, as RFC 1123 has it.

@@ -26,15 +26,15 @@ pub use hooks::{
     Hook, HookFailure, HookPlace, HookStage, HookTime, HookValue, HookValuePart, default_app,
 };
 pub use kubernetes::{
-    GatewaySection, IngressRewrite, IngressSection, KubernetesProbe, KubernetesSection,
-    ResourcesEntry,
+    AccessMode, GatewaySection, IngressRewrite, IngressSection, KubernetesProbe, KubernetesSection,
+    ResourcesEntry, StorageSection,
 };
 pub use package::PackageJson;
 pub use problem::{Error, Notice, NoticePlace, Problem};
 pub use prune::{DROPPED, DropList, PruneRules};
 pub use raw::{
-    AppImage, ConsoleSection, DeploySection, DockerSection, HealthEntry, ImageSection,
-    ProxySection, RegistrySection, VerifyMode,
+    AppImage, ConsoleSection, DataSection, DeploySection, DockerSection, HealthEntry, ImageSection,
+    ProxySection, RegistrySection, SwarmSection, VerifyMode,
 };
 pub use size::parse as size_of;
 pub use start::{AppReference, StartRules, TemplatePart, ValueTemplate, is_variable_name};

@@ -101,6 +101,9 @@ pub struct DeploymentEntry {
     pub frontend: Option<Framework>,
     /// Where the store runs, if not at `deploy.target`.
     pub target: Option<TargetKind>,
+    /// The public address, if it is not the console's own, such as `https://shop.example.com`. A deploy by
+    /// the console waits until it answers.
+    pub address: Option<String>,
 }
 
 /// Ports for local development.
@@ -337,8 +340,13 @@ pub struct DeploySection {
     pub command: Vec<String>,
     /// The engine and the proxy of the target `docker`.
     pub docker: DockerSection,
+    /// The manager and the proxy of the target `swarm`.
+    pub swarm: SwarmSection,
     /// The cluster of the target `kubernetes`, and what is made in it.
     pub kubernetes: KubernetesSection,
+    /// The folder of each store that outlives its releases, at the targets `docker`, `swarm` and `local`, and
+    /// at `kubernetes` with `deploy.kubernetes.storage`. With `null` there is none.
+    pub data: Option<DataSection>,
 }
 
 impl Default for DeploySection {
@@ -353,7 +361,31 @@ impl Default for DeploySection {
             waves: IndexMap::new(),
             command: Vec::new(),
             docker: DockerSection::default(),
+            swarm: SwarmSection::default(),
             kubernetes: KubernetesSection::default(),
+            data: Some(DataSection::default()),
+        }
+    }
+}
+
+/// A folder of each store that all of its releases share.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct DataSection {
+    /// Where apps in containers see it. Every app has the path in `DATA_DIR`, also without containers.
+    pub path: String,
+    /// At the target `docker`: an absolute folder of the engine's machine, in which each store has a
+    /// folder of its own, or the start of the names of volumes. Without it, the volumes are
+    /// `alokai-<project>-<store>-data`.
+    pub source: Option<String>,
+}
+
+impl Default for DataSection {
+    fn default() -> Self {
+        Self {
+            path: "/data".into(),
+            source: None,
         }
     }
 }
@@ -363,7 +395,7 @@ impl Default for DeploySection {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
 pub struct DockerSection {
-    /// The address of the engine, such as `tcp://10.0.0.5:2375`. Without it, `DOCKER_HOST` or the local
+    /// The address of the engine, such as `ssh://deploy@shop.example`. Without it, `DOCKER_HOST` or the local
     /// socket is used.
     pub host: Option<String>,
     /// The address of the engine's machine on which containers publish their ports. The proxy and the
@@ -384,7 +416,19 @@ impl Default for DockerSection {
     }
 }
 
-/// The HAProxy of the target `docker`.
+/// The manager and the proxy of the target `swarm`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(transform = closed)]
+pub struct SwarmSection {
+    /// The address of a manager, such as `ssh://deploy@shop.example`. Without it, `DOCKER_HOST` or the local
+    /// socket is used.
+    pub host: Option<String>,
+    /// The proxy that switches the traffic.
+    pub proxy: ProxySection,
+}
+
+/// The HAProxy of the targets `docker` and `swarm`.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]

@@ -211,7 +211,7 @@ async fn engine(subject: &Examination<'_>) -> Diagnosis {
             let version = engine.version.map_or(String::new(), |it| format!(" {it}"));
             Diagnosis::ok(CHECK, format!("engine{version} responds"))
         }
-        Err(problem) if subject.services.access.docker.is_some() => Diagnosis {
+        Err(problem) if subject.services.access.docker.host.is_some() => Diagnosis {
             verdict: super::Verdict::Warning,
             ..problem
         },

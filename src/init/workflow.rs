@@ -1,5 +1,5 @@
-//! The pipeline of a CI system: one job finds the stores that a push changes, and the next one
-//! deploys them.
+//! The pipeline of a CI system: one job finds the stores that a push changes, several machines build and
+//! push them, and one job makes them live.
 
 use std::path::Path;
 
@@ -38,10 +38,10 @@ pub fn propose(
     }
     notes.push(match ci {
         CiSystem::GitHub => {
-            "add the secrets CLOUD_USERNAME and CLOUD_PASSWORD to the repository at GitHub".into()
+            "add the secrets CLOUD_USERNAME and CLOUD_PASSWORD to the repository at GitHub; for a remote cache, also the secret TURBO_TOKEN and the variables TURBO_API and TURBO_TEAM".into()
         }
         CiSystem::GitLab => {
-            "add the masked variables CLI_CLOUD_USERNAME and CLI_CLOUD_PASSWORD to the project at GitLab".into()
+            "add the masked variables CLI_CLOUD_USERNAME and CLI_CLOUD_PASSWORD to the project at GitLab; for a remote cache, also TURBO_API, TURBO_TEAM and TURBO_TOKEN".into()
         }
     });
     let manager = survey.manager;
@@ -94,6 +94,19 @@ fn prepare(survey: &Survey) -> Option<&'static str> {
     }
 }
 
+/// A template with values in the places of their names: `%NAME%`.
+fn fill(template: &str, values: &[(&str, &str)]) -> String {
+    let parts = template.split('%').enumerate();
+    let parts = parts.map(|(position, part)| {
+        if position % 2 == 0 {
+            return part;
+        }
+        let value = values.iter().find(|(name, _)| *name == part);
+        value.map_or("", |(_, value)| value)
+    });
+    parts.collect()
+}
+
 /// A string in YAML. A string in JSON is valid there.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
@@ -135,52 +148,17 @@ fn github(survey: &Survey) -> String {
     };
     let prepare = prepare(survey).map_or(String::new(), |it| format!("      - run: {it}\n"));
     let install = survey.manager.install(&DiskFiles, &survey.root);
-    let alokai = program(survey.manager);
     let setup = format!(
         "      - uses: actions/setup-node@v4\n        with:\n          {node}\n{prepare}      - run: {install}\n"
     );
-    format!(
-        r#"# Written by `alokai init`: deploys the stores that a push changes.
-name: Deploy stores
-on:
-  push:
-    branches: [{branch}]
-permissions:
-  contents: read
-concurrency:
-  group: deploy-stores
-  cancel-in-progress: false
-{defaults}jobs:
-  changed:
-    runs-on: ubuntu-latest
-    outputs:
-      stores: ${{{{ steps.changed.outputs.stores }}}}
-    steps:
-      - uses: actions/checkout@v4
-        with:
-          fetch-depth: 0 # changes need history
-{setup}      - id: changed
-        env:
-          BEFORE: ${{{{ github.event.before }}}}
-        run: |
-          # The first push of a branch has no commit before it.
-          git cat-file -e "$BEFORE^{{commit}}" 2>/dev/null || BEFORE=HEAD~1
-          stores=$({alokai} store changed --since "$BEFORE" --to HEAD --condensed)
-          echo "stores=$(echo $stores)" >> "$GITHUB_OUTPUT"
-  deploy:
-    needs: changed
-    if: needs.changed.outputs.stores != '[]'
-    runs-on: ubuntu-latest
-    timeout-minutes: 60
-    steps:
-      - uses: actions/checkout@v4
-{setup}      - env:
-          STORES: ${{{{ join(fromJSON(needs.changed.outputs.stores), ',') }}}}
-          CLI_CLOUD_USERNAME: ${{{{ secrets.CLOUD_USERNAME }}}}
-          CLI_CLOUD_PASSWORD: ${{{{ secrets.CLOUD_PASSWORD }}}}
-        run: {alokai} store deploy --store "$STORES"
-"#
-    )
+    let alokai = program(survey.manager);
+    let values = [
+        ("BRANCH", &*branch),
+        ("DEFAULTS", &defaults),
+        ("SETUP", &setup),
+        ("ALOKAI", alokai),
+    ];
+    fill(include_str!("github.yml"), &values)
 }
 
 /// The Node image: with the version in `.nvmrc`, if that is a number.
@@ -207,40 +185,13 @@ fn gitlab(survey: &Survey) -> String {
     let prepare = prepare(survey).map_or(String::new(), |it| format!("    - {it}\n"));
     let install = survey.manager.install(&DiskFiles, &survey.root);
     let alokai = program(survey.manager);
-    format!(
-        r#"# Written by `alokai init`: deploys the stores that a push changes.
-# The variables CLI_CLOUD_USERNAME and CLI_CLOUD_PASSWORD are set in the settings of the project.
-.alokai:
-  image: {image}
-  variables:
-    PROJECT: {project}
-    GIT_DEPTH: "0" # changes need history
-  rules:
-    - if: $CI_PIPELINE_SOURCE == "push" && $CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH
-  before_script:
-    - cd "$PROJECT"
-{prepare}    - {install}
-
-changed-stores:
-  extends: .alokai
-  stage: build
-  script:
-    # The first push of a branch has no commit before it.
-    - git cat-file -e "$CI_COMMIT_BEFORE_SHA^{{commit}}" 2>/dev/null && since=$CI_COMMIT_BEFORE_SHA || since=HEAD~1
-    - mkdir -p .alokai
-    - {alokai} store changed --since "$since" --to HEAD --condensed > .alokai/changed.json
-  artifacts:
-    paths: [{artifact}]
-    expire_in: 1 day
-
-deploy-stores:
-  extends: .alokai
-  stage: deploy
-  needs: [changed-stores]
-  resource_group: deploy-stores
-  script:
-    - stores=$(node -p "JSON.parse(require('fs').readFileSync('.alokai/changed.json', 'utf8')).join()")
-    - if [ -n "$stores" ]; then {alokai} store deploy --store "$stores"; else echo "no store has changed"; fi
-"#
-    )
+    let values = [
+        ("IMAGE", &*image),
+        ("PROJECT", &project),
+        ("PREPARE", &prepare),
+        ("INSTALL", install),
+        ("ALOKAI", alokai),
+        ("ARTIFACT", &artifact),
+    ];
+    fill(include_str!("gitlab.yml"), &values)
 }

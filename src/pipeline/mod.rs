@@ -57,8 +57,8 @@ pub use prune::{
 pub use push::Pushed;
 pub use sandbox::{COMMAND as SANDBOX_COMMAND, NotStarted, SandboxRules, enforce};
 pub use services::{
-    Access, Interrupt, KubernetesAccess, PipelineOptions, RegistryClients, ScriptEnvironment,
-    Services,
+    Access, EngineAccess, Interrupt, KubernetesAccess, PipelineOptions, RegistryClients,
+    ScriptEnvironment, Services,
 };
 pub use start::{
     CommandEnd, Error as StartError, FailedServer, RunningServer, ServerCommand, ServerEnvironment,

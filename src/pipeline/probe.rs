@@ -74,7 +74,7 @@ pub async fn base_image(
 
 /// Connects to the Docker engine.
 pub async fn engine(services: &Services) -> Result<EngineFound, StageError> {
-    let docker = docker::connect(services.access.docker.as_deref()).await?;
+    let docker = docker::connect(services.access.engine(None)).await?;
     let version = docker.version().await.ok().and_then(|it| it.version);
     Ok(EngineFound { version })
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use http_client::Redactor;
 
+use super::docker::{DEFAULT_SOCKET, EngineAddress};
 use crate::cache::{Cache, RemoteCache};
 use crate::event::{Event, EventSubject, Events, Outcome};
 use crate::plan::{DestinationPlan, is_system};
@@ -186,8 +187,8 @@ impl Services {
 /// Addresses and credentials of the Docker engine, the registry and the console.
 #[derive(Default, Clone)]
 pub struct Access {
-    /// `DOCKER_HOST`; none means the local socket.
-    pub docker: Option<String>,
+    /// Where the Docker engine is.
+    pub docker: EngineAccess,
     /// User and password of registry and console.
     pub credentials: Option<Arc<Credentials>>,
     /// Docker's config file, which has logins of other registries.
@@ -200,6 +201,17 @@ pub struct Access {
     pub kubernetes: KubernetesAccess,
     /// The variables that are not set, if there are no credentials.
     pub missing: Vec<&'static str>,
+    /// Whether a deploy ends with the request to the console, without waiting for the store.
+    pub no_wait: bool,
+}
+
+/// Where the Docker engine is.
+#[derive(Debug, Default, Clone)]
+pub struct EngineAccess {
+    /// `DOCKER_HOST`; none means the local socket.
+    pub host: Option<String>,
+    /// The folder with the certificates, if `DOCKER_TLS_VERIFY` asks for TLS.
+    pub certificates: Option<PathBuf>,
 }
 
 /// Where the clusters of Kubernetes are described.
@@ -212,9 +224,13 @@ pub struct KubernetesAccess {
 }
 
 impl Access {
-    /// The address of the engine to use, if `configured` is its address in the config.
-    pub fn engine<'a>(&'a self, configured: Option<&'a str>) -> Option<&'a str> {
-        configured.or(self.docker.as_deref())
+    /// The engine to use, if `configured` is its address in the config.
+    pub fn engine<'a>(&'a self, configured: Option<&'a str>) -> EngineAddress<'a> {
+        let host = configured.or(self.docker.host.as_deref());
+        EngineAddress {
+            host: host.unwrap_or(DEFAULT_SOCKET),
+            certificates: self.docker.certificates.as_deref(),
+        }
     }
 
     /// The logins of registries.

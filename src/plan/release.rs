@@ -121,7 +121,9 @@ impl ConsoleRequest {
         let instance = format!("{project_name}-{region}-gcp-storefrontcloud-io");
         let mut request = Self {
             url: format!("{console}/cloud/instances/{instance}/deploy"),
-            address: format!("https://{project_name}.{region}.gcp.storefrontcloud.io"),
+            address: deployment.address.clone().unwrap_or_else(|| {
+                format!("https://{project_name}.{region}.gcp.storefrontcloud.io")
+            }),
             tag: tag.to_owned(),
             middleware: false,
             additional: Map::new(),
@@ -130,6 +132,11 @@ impl ConsoleRequest {
             request.add(project, app, image);
         }
         Ok(request)
+    }
+
+    /// The tag of the images.
+    pub fn tag(&self) -> &str {
+        &self.tag
     }
 
     /// Adds an app with its image.

@@ -11,6 +11,7 @@ mod hooks;
 mod images;
 mod lease;
 mod probe;
+mod prune;
 mod records;
 mod rules;
 mod settings;

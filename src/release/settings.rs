@@ -36,7 +36,7 @@ pub enum SettingsError {
     #[diagnostic(
         code(alokai::settings::unsupported),
         help(
-            "`docker`, `kubernetes`, `local` and `command` can; for the console, set variables in the console itself"
+            "`docker`, `swarm`, `kubernetes`, `local` and `command` can; for the console, set variables in the console itself"
         )
     )]
     Unsupported {

@@ -115,7 +115,10 @@ impl<'a> StoreRun<'a> {
         .await
     }
 
-    async fn locked<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    pub(super) async fn locked<T>(
+        &self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         locked(
             self.target,
             &self.flow.options.operation,

@@ -162,7 +162,14 @@ impl StoreRun<'_> {
             }
         }
         let started = Instant::now();
-        let before = self.target.observe(self.store).await?;
+        let before = match self.target.observe(self.store).await {
+            Ok(before) => before,
+            Err(error) => {
+                let error = error.into();
+                self.give_up(now, release, &error).await;
+                return Err(error);
+            }
+        };
         if self.abilities.observes && before.active != now.active {
             let error = crate::target::Error::OutOfSequence {
                 store: self.store.clone(),

@@ -64,6 +64,8 @@ pub enum TargetKind {
     Local,
     /// A Docker engine.
     Docker,
+    /// A Docker Swarm.
+    Swarm,
     /// A namespace of a Kubernetes cluster.
     Kubernetes,
     /// A program of the user.
@@ -77,6 +79,7 @@ impl TargetKind {
             Self::Console => "console",
             Self::Local => "local",
             Self::Docker => "docker",
+            Self::Swarm => "swarm",
             Self::Kubernetes => "kubernetes",
             Self::Command => "command",
         }

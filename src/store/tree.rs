@@ -17,6 +17,8 @@ pub struct Deployment {
     pub framework: Option<Framework>,
     /// Where the store runs. `None` for the target of the project.
     pub target: Option<TargetKind>,
+    /// The public address, if it is not the console's own.
+    pub address: Option<String>,
 }
 
 /// A store: deployable, or a template, whose files its descendants inherit.

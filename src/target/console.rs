@@ -11,11 +11,13 @@ use miette::Diagnostic;
 use reqwest::{Client, Response, StatusCode, Url};
 use secrecy::ExposeSecret;
 
+use super::public_page::PublicPage;
 use super::{
     AppState, Capabilities, Drained, Error as TargetError, LockAnswer, LockClaim, LogQuery,
     Observed, ReleaseSpec, ReleasedApp, Settings, Staged, SwitchToken, Target, TargetContext,
     TargetStep,
 };
+use crate::event::{EventSubject, Stage};
 use crate::ledger::RecordId;
 use crate::pipeline::{Services, StageError};
 use crate::plan::ConsoleRequest;
@@ -34,6 +36,9 @@ const RETRY: RetryPolicy = RetryPolicy {
     pause: Duration::from_secs(1),
     factor: 4,
 };
+
+/// How long a store may take to answer with a release, if `deploy.health` does not say it.
+const DEADLINE: Duration = Duration::from_mins(10);
 
 /// Bytes of the console's response that are read for an error.
 const LONGEST_RESPONSE: u64 = 64 << 10;
@@ -108,6 +113,26 @@ pub enum Error {
         url: String,
         /// The operating system's message.
         message: String,
+    },
+    /// The store does not answer with the release in time.
+    #[error(
+        "the console accepted the deploy of `{store}`, and {address} does not answer with it within {seconds} s: {answer}"
+    )]
+    #[diagnostic(
+        code(alokai::console::not_live),
+        help(
+            "see the state of the instance in the console; `deploy.health` has the path and the deadline, `deployment.address` another address, and `--no-wait` does not wait"
+        )
+    )]
+    NotLive {
+        /// The store.
+        store: String,
+        /// The public address.
+        address: String,
+        /// The time limit.
+        seconds: u64,
+        /// The last answer.
+        answer: String,
     },
     /// A person ended the run.
     #[error("interrupted; it is not known whether the store was deployed")]
@@ -193,7 +218,52 @@ impl ConsoleTarget {
             .interrupt
             .unless_killed(Error::Interrupted, work)
             .await?;
+        if services.access.no_wait {
+            return Ok(());
+        }
+        let waiting = self.wait(spec, &request);
+        services
+            .interrupt
+            .unless_stopped(Error::Interrupted, waiting)
+            .await?;
         Ok(())
+    }
+
+    /// Waits until the public address answers with the release.
+    async fn wait(&self, spec: &ReleaseSpec, request: &ConsoleRequest) -> Result<(), Error> {
+        let health = &self.context.project.settings.deploy.health;
+        let frontend = spec.apps.iter().rfind(|app| app.kind.framework().is_some());
+        let own = frontend.map(|app| app.app.as_str());
+        let is_set = health.contains_key("*") || own.is_some_and(|app| health.contains_key(app));
+        let mut probe = frontend.map(|app| app.health.clone()).unwrap_or_default();
+        if !is_set {
+            probe.deadline = DEADLINE;
+        }
+        let events = &self.context.services.events;
+        let unit = EventSubject::store(Stage::Deploy, &spec.store);
+        let page = PublicPage {
+            address: &request.address,
+            tag: request.tag(),
+            probe: &probe,
+            events,
+            unit: &unit,
+        };
+        match page.wait().await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                events.notice(format!(
+                    "{}: {} answers, and its page does not say which release it is from",
+                    spec.store, request.address
+                ));
+                Ok(())
+            }
+            Err(answer) => Err(Error::NotLive {
+                store: spec.store.to_string(),
+                address: request.address.clone(),
+                seconds: probe.deadline.as_secs(),
+                answer,
+            }),
+        }
     }
 }
 
@@ -284,10 +354,7 @@ impl Target for ConsoleTarget {
         Box::pin(async { Ok(None) })
     }
 
-    fn logs<'a>(
-        &'a self,
-        _: &'a LogQuery,
-    ) -> TargetStep<'a, futures_util::future::BoxFuture<'a, ()>> {
+    fn logs<'a>(&'a self, _: &'a LogQuery) -> TargetStep<'a, ()> {
         Box::pin(async { unsupported("show the output of apps") })
     }
 

@@ -6,10 +6,16 @@
 
 mod command;
 mod console;
+mod container_variables;
 pub mod docker;
+mod haproxy;
 pub mod kubernetes;
+mod labels;
 pub mod local;
+mod ports;
+mod public_page;
 mod spec;
+pub mod swarm;
 
 use std::sync::Arc;
 
@@ -27,6 +33,9 @@ use crate::ledger::RecordId;
 use crate::pipeline::{DeployError, DeployFault, Services, StageError, UnpackedImage};
 use crate::plan::{self, Plan};
 use crate::store::{AppName, StoreId, TargetKind};
+
+/// The variable with the path of the data of a store, which outlives its releases.
+const DATA_VARIABLE: &str = "DATA_DIR";
 
 /// The options of a command that select a store and its target, for help texts.
 pub fn place_options(store: &StoreId, target: &str) -> String {
@@ -116,8 +125,9 @@ pub trait Target: Send + Sync {
         version: &'a str,
     ) -> TargetStep<'a, Option<Settings>>;
 
-    /// The output of the apps of a release, one line each.
-    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, BoxFuture<'a, ()>>;
+    /// Sends the output of the apps of a release, until the output ends or nobody receives it. Values of
+    /// settings and `.env` files are replaced as far as the target knows them.
+    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, ()>;
 
     /// Turns the maintenance page of a store on, or off (`None`).
     fn maintenance<'a>(&'a self, store: &'a StoreId, page: Option<&'a str>) -> TargetStep<'a, ()>;
@@ -144,6 +154,7 @@ pub fn target_of(kind: TargetKind, context: &TargetContext) -> Result<Arc<dyn Ta
         TargetKind::Console => Ok(Arc::new(ConsoleTarget::new(context.clone()))),
         TargetKind::Local => Ok(Arc::new(LocalTarget::of(context))),
         TargetKind::Docker => Ok(Arc::new(docker::DockerTarget::new(context.clone()))),
+        TargetKind::Swarm => Ok(Arc::new(swarm::SwarmTarget::new(context.clone()))),
         TargetKind::Kubernetes => Ok(Arc::new(kubernetes::KubernetesTarget::new(context.clone()))),
         TargetKind::Command => Ok(Arc::new(CommandTarget::new(context)?)),
     }
@@ -311,8 +322,18 @@ pub struct LogQuery {
 pub struct AppLine {
     /// The app.
     pub app: AppName,
+    /// The number of its replica, counted from 1.
+    #[serde(default = "first_replica")]
+    pub replica: u32,
+    /// When it was printed, if the target knows.
+    #[serde(default)]
+    pub at: Option<Timestamp>,
     /// The line, without its line end.
     pub line: String,
+}
+
+fn first_replica() -> u32 {
+    1
 }
 
 /// Why a step at a target failed.
@@ -363,6 +384,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Docker(Box<docker::Error>),
+    /// The Docker Swarm, or its proxy.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Swarm(Box<swarm::Error>),
     /// The Kubernetes cluster.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -402,6 +427,7 @@ impl Error {
     pub fn fault(&self) -> DeployFault {
         match self {
             Self::Docker(error) => error.fault(),
+            Self::Swarm(error) => error.fault(),
             Self::Kubernetes(error) => error.fault(),
             Self::Console(console::Error::Unreachable { .. })
             | Self::Command(command::Error::Start { .. }) => DeployFault::Unreachable,
@@ -430,6 +456,12 @@ impl From<Error> for StageError {
 impl From<docker::Error> for Error {
     fn from(error: docker::Error) -> Self {
         Self::Docker(Box::new(error))
+    }
+}
+
+impl From<swarm::Error> for Error {
+    fn from(error: swarm::Error) -> Self {
+        Self::Swarm(Box::new(error))
     }
 }
 

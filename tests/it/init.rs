@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::support::{Project, Run, git, is_root};
+use crate::support::{Project, Run, git, is_root, output_of};
 
 const NEXT: &str = "storefront-unified-nextjs";
 const NUXT: &str = "storefront-unified-nuxt";
@@ -403,7 +403,7 @@ fn the_steps_of_a_pipeline_run() {
     project.commit();
     let workflow = project.read(".github/workflows/alokai.yml");
     let start = workflow.find("          git cat-file").expect("the step");
-    let end = workflow.find("  deploy:\n").expect("the job");
+    let end = workflow.find("  build:\n").expect("the job");
     let program = project.command("");
     let program = program.get_program().to_str().unwrap().to_owned();
     let step = workflow[start..end].replace("yarn --silent alokai", &program);
@@ -422,7 +422,50 @@ fn the_steps_of_a_pipeline_run() {
             .unwrap();
         assert!(status.success());
         let line = std::fs::read_to_string(&output).unwrap();
-        assert_eq!(line.replace(' ', ""), "stores=[\"us\"]\n");
+        assert_eq!(line.replace(' ', ""), "stores=[\"us\"]\nshards=[\"1/1\"]\n");
+    }
+}
+
+/// The line of the workflow, and those of GitLab, choose the machines for a number of stores.
+#[test]
+fn a_pipeline_has_one_machine_for_four_stores_and_at_most_eight() {
+    let (github, gitlab) = (next_only(), next_only());
+    github.alokai("init --yes --ci github").succeeds();
+    gitlab.alokai("init --yes --ci gitlab").succeeds();
+    let workflow = github.read(".github/workflows/alokai.yml");
+    let start = workflow.find("          shards=").expect("the step");
+    let end = workflow.find("          echo \"stores=").expect("the end");
+    let of_github = format!("{}echo \"$shards\"", &workflow[start..end]);
+    let pipeline = gitlab.read(".gitlab-ci.yml");
+    let start = pipeline.find("    - count=").expect("the step");
+    let end = pipeline[start..].find("    - yarn").expect("the end") + start;
+    let of_gitlab = pipeline[start..end]
+        .replace("    - ", "")
+        .replace("    #", "#");
+    let of_gitlab = format!("{of_gitlab}echo \"$CI_NODE_INDEX/$count\"");
+    let shell = |script: &str, stores: &str, node: usize| {
+        let mut shell = Command::new("sh");
+        shell.args(["-e", "-c", script]).current_dir(gitlab.root());
+        shell.env("stores", stores).env("CI_NODE_TOTAL", "8");
+        output_of(shell.env("CI_NODE_INDEX", node.to_string()))
+    };
+    for (stores, machines) in [(0, 0), (1, 1), (4, 1), (5, 2), (12, 3), (32, 8), (200, 8)] {
+        let ids: Vec<String> = (0..stores).map(|number| format!("s{number}")).collect();
+        let ids = serde_json::json!(ids).to_string();
+        let shards: Vec<String> = (1..=machines)
+            .map(|it| format!("{it}/{machines}"))
+            .collect();
+        let of_github = shell(&of_github, &ids, 0);
+        assert_eq!(of_github.trim(), serde_json::json!(shards).to_string());
+        gitlab.write(".alokai/changed.json", &ids);
+        for node in 1..=8 {
+            let line = shell(&of_gitlab, "", node);
+            let expected = match shards.get(node - 1) {
+                Some(shard) if machines > 1 => shard,
+                _ => "nothing to build here",
+            };
+            assert_eq!(line.trim(), expected, "{stores} stores");
+        }
     }
 }
 

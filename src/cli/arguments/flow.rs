@@ -14,6 +14,9 @@ pub struct ReleaseOptions {
     /// Releases a commit although a newer one is live
     #[arg(long)]
     pub allow_older: bool,
+    /// Ends with the request to the console, and does not wait for the store [env: CLI_CONSOLE_NO_WAIT]
+    #[arg(long)]
+    pub no_wait: bool,
     /// Makes the stores live in groups, and stops at a group with a failure: `10%,50%`, or names of
     /// `deploy.waves` and `rest`
     #[arg(long, value_name = "WAVES", value_delimiter = ',')]
@@ -51,6 +54,9 @@ pub struct MakeLiveOptions {
     /// Releases a commit although a newer one is live
     #[arg(long)]
     pub allow_older: bool,
+    /// Ends with the request to the console, and does not wait for the store [env: CLI_CONSOLE_NO_WAIT]
+    #[arg(long)]
+    pub no_wait: bool,
     #[command(flatten)]
     pub place: OneStoreOptions,
 }
@@ -63,6 +69,9 @@ pub struct RollbackOptions {
     /// Keeps the settings that are live now
     #[arg(long)]
     pub current_settings: bool,
+    /// Ends with the request to the console, and does not wait for the store [env: CLI_CONSOLE_NO_WAIT]
+    #[arg(long)]
+    pub no_wait: bool,
     /// Lists the releases to which a rollback can go, and changes nothing
     #[arg(long)]
     pub dry_run: bool,

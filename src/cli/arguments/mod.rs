@@ -7,6 +7,7 @@ mod edit;
 pub mod flow;
 pub mod kubernetes;
 pub(super) mod ledger;
+pub(super) mod live;
 pub(super) mod local;
 mod overriding;
 mod pipeline;
@@ -25,6 +26,7 @@ pub use edit::{
     AddOptions, EditOptions, FrameworkOption, MoveOptions, RemoveOptions, RenameOptions,
 };
 use ledger::BuildsOptions;
+use live::{LogsOptions, MaintenanceOptions};
 use local::{BackgroundOptions, StopOptions};
 use questions::{HistoryOptions, LockOptions, ReleasesOptions, SettingsOptions, StatusOptions};
 pub(super) use serve::{StartOptions, TestOptions};
@@ -211,8 +213,12 @@ pub(super) enum StoreCommand {
     Status(StatusOptions),
     /// Lists what was done to stores: deploys, rollbacks, hooks; when, by whom, with which result
     History(HistoryOptions),
+    /// Prints the output of the apps of the live release
+    Logs(LogsOptions),
     /// Shows and removes the locks of stores
     Lock(LockOptions),
+    /// Shows a page for maintenance instead of stores, and the stores again
+    Maintenance(MaintenanceOptions),
     /// Sets, removes, lists and compares the settings of stores, whose values only the target has
     Settings(SettingsOptions),
     /// Makes a release live: by its id, or the newest one
@@ -364,6 +370,12 @@ pub(super) struct Shard {
     pub index: usize,
     /// The number of shares.
     pub count: usize,
+}
+
+impl std::fmt::Display for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.index + 1, self.count)
+    }
 }
 
 impl std::str::FromStr for Shard {

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::flow::ReleaseOptions;
-use super::{Output, Select};
+use super::{Output, Select, Shard};
 use crate::event::Stage;
 use crate::plan::BuilderChoice;
 
@@ -46,6 +46,9 @@ pub struct WorkOptions {
     /// Maximum number of scripts that run at once [default: number of cores, fewer if memory is low]
     #[arg(long, visible_alias = "jobs", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: Option<u16>,
+    /// Only one share of the selected stores, for several machines: `3/8` is the third of eight shares
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Shard>,
     /// Runs scripts even if their results are cached; a deploy replaces existing images
     #[arg(long)]
     pub force: bool,
@@ -130,13 +133,13 @@ pub struct DeployOptions {
     #[arg(long, value_name = "STAGE", default_value = "deploy")]
     pub until: Stage,
     /// Continues an earlier run of the same plan: leaves out the stores that it has deployed
-    #[arg(long)]
+    #[arg(long, conflicts_with = "shard")]
     pub resume: bool,
     /// Deploys the stores whose last deploy has failed or was interrupted [default: of all stores]
-    #[arg(long, conflicts_with = "resume")]
+    #[arg(long, conflicts_with_all = ["resume", "shard"])]
     pub retry_failed: bool,
     /// Makes the newest settings live with the build that is live; builds and pushes nothing
-    #[arg(long, conflicts_with_all = ["resume", "retry_failed", "until", "allow_dirty", "no_release", "no_attest"])]
+    #[arg(long, conflicts_with_all = ["resume", "retry_failed", "shard", "until", "allow_dirty", "no_release", "no_attest"])]
     pub settings: bool,
     /// Deploys uncommitted changes, with the tag `<sha>-dirty-<8 hex digits of the content>`
     #[arg(long)]
@@ -190,4 +193,7 @@ pub struct AccessOptions {
     /// The console [env: CLI_CONSOLE_API_URL] [default: https://api.platform.vuestorefront.io]
     #[arg(long, value_name = "URL")]
     pub console_api_url: Option<String>,
+    /// Set by commands with `--no-wait`.
+    #[arg(skip)]
+    pub no_wait: bool,
 }

@@ -25,6 +25,8 @@ pub enum ReleasesCommand {
     Info(RecordOptions),
     /// Compares two releases: commits, composed files, images, names of settings
     Diff(ReleaseDiffOptions),
+    /// Stops and removes releases without traffic at the target of a store
+    Prune(super::live::ReleasesPruneOptions),
 }
 
 /// What has become of a release.

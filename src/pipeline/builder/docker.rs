@@ -221,22 +221,28 @@ impl DockerBuilder {
             .docker
             .push_image(&reference.name(), Some(options), login);
         let mut seen = HashSet::new();
+        let mut digest = None;
         while let Some(info) = stream.next().await {
             let info = info.map_err(|error| failed(docker::message(&error)))?;
             // The engine repeats a status for every layer and every chunk.
             let Some(status) = info.status else {
                 continue;
             };
+            digest = pushed_digest(&status, &reference.tag).or(digest);
             if seen.insert(status.clone()) {
                 let line = self.services.redact(&status);
                 self.services.events.output(unit, line).await;
             }
         }
-        Ok(self.pushed_digest(reference).await?)
+        match digest {
+            Some(digest) => Ok(digest),
+            None => Ok(self.known_digest(reference).await?),
+        }
     }
 
-    /// The digest under which the registry has a pushed image.
-    async fn pushed_digest(&self, reference: &DestinationReference) -> Result<Digest, Error> {
+    /// The digest of a pushed image, as the engine remembers it. Podman remembers that of its own manifest,
+    /// which is not what it sends.
+    async fn known_digest(&self, reference: &DestinationReference) -> Result<Digest, Error> {
         let name = reference.to_string();
         let unknown = |message: String| Error::Request {
             doing: format!("return the digest of `{name}`"),
@@ -253,6 +259,12 @@ impl DockerBuilder {
             .ok_or_else(|| unknown("the image has no digest after the push".into()))?;
         digest.parse().map_err(unknown)
     }
+}
+
+/// The digest in the last line of a push: `<tag>: digest: <digest> size: <bytes>`.
+fn pushed_digest(status: &str, tag: &str) -> Option<Digest> {
+    let rest = status.strip_prefix(tag)?.strip_prefix(": digest: ")?;
+    rest.split(' ').next()?.parse().ok()
 }
 
 fn options(image: &PreparedImage, name: &str) -> BuildImageOptions {

@@ -172,7 +172,7 @@ impl ImageBuilders {
     async fn docker(&self, services: &Arc<Services>) -> Result<&DockerBuilder, DockerError> {
         self.docker
             .get_or_try_init(async || {
-                let docker = connect(services.access.docker.as_deref()).await?;
+                let docker = connect(services.access.engine(None)).await?;
                 Ok(DockerBuilder::new(docker, Arc::clone(services)))
             })
             .await

@@ -144,7 +144,7 @@ impl BaseResolver<'_> {
     async fn connected(&mut self) -> Result<&Docker, docker::Error> {
         let engine = match self.docker.take() {
             Some(engine) => engine,
-            None => docker::connect(self.services.access.docker.as_deref()).await?,
+            None => docker::connect(self.services.access.engine(None)).await?,
         };
         Ok(self.docker.insert(engine))
     }

@@ -108,7 +108,7 @@ async fn prepare(
         if !plan.images.iter().any(is_docker) {
             return Ok(None);
         }
-        let docker = docker::connect(services.access.docker.as_deref()).await?;
+        let docker = docker::connect(services.access.engine(None)).await?;
         Ok::<_, StageError>(Some(docker))
     };
     let (engine, destination, wrong_targets) =

@@ -70,7 +70,7 @@ impl ServerContainer {
         services: &Arc<Services>,
         interrupt: &Interrupt,
     ) -> Result<Self, Error> {
-        let docker = docker::connect(services.access.docker.as_deref()).await?;
+        let docker = docker::connect(services.access.engine(None)).await?;
         let pulling = pull_missing(&docker, reference, services);
         interrupt
             .unless_stopped(Error::Interrupted, pulling)

@@ -8,7 +8,6 @@ mod protocol;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
 use secrecy::ExposeSecret;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -117,7 +116,7 @@ impl CommandTarget {
             }
         }
         let end = lines.end().await.map_err(unreadable)?;
-        known(self.program.checked("logs", &end)).map(|_| ())
+        self.program.checked("logs", &end)
     }
 }
 
@@ -274,16 +273,8 @@ impl Target for CommandTarget {
         })
     }
 
-    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, BoxFuture<'a, ()>> {
-        Box::pin(async move {
-            let reading: BoxFuture<'a, ()> = Box::pin(async move {
-                if let Err(error) = self.read_lines(wanted).await {
-                    let events = &self.program.context.services.events;
-                    events.notice(format!("the output of `{}` ends: {error}", wanted.store));
-                }
-            });
-            Ok(reading)
-        })
+    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, ()> {
+        Box::pin(self.read_lines(wanted))
     }
 
     fn maintenance<'a>(&'a self, store: &'a StoreId, page: Option<&'a str>) -> TargetStep<'a, ()> {

@@ -6,18 +6,14 @@ use bollard::models::{
     ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, NetworkingConfig,
     PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
-use secrecy::ExposeSecret;
 
-use super::engine::{APP, PORT, RELEASE, StoreLabels};
-use crate::config::{AppReference, TemplatePart, ValueTemplate};
-use crate::ledger::RecordId;
-use crate::target::{ReleaseSpec, ReleasedApp, Settings, SpecVariable};
-
-/// The most characters of an app's name in its host name. A label of a host name has at most 63.
-const LONGEST_NAME: usize = 36;
+use super::data::StoreData;
+use crate::target::container_variables::{ContainerVariables, host_name};
+use crate::target::labels::{APP, PORT, RELEASE, SECRETS, StoreLabels};
+use crate::target::{ReleaseSpec, ReleasedApp};
 
 /// The limits of a container's output: three files.
-const LOG_FILES: [(&str, &str); 2] = [("max-size", "10m"), ("max-file", "3")];
+pub const LOG_FILES: [(&str, &str); 2] = [("max-size", "10m"), ("max-file", "3")];
 
 /// What the containers of a release have in common.
 pub struct ReleaseContainers<'a> {
@@ -29,10 +25,10 @@ pub struct ReleaseContainers<'a> {
     pub network: &'a str,
     /// The address on which ports are published.
     pub address: &'a str,
-    /// The address of the store for browsers.
-    pub public: String,
-    /// The settings, which win over other variables.
-    pub settings: Settings,
+    /// The variables of its apps.
+    pub variables: ContainerVariables<'a>,
+    /// The data of the store.
+    pub data: Option<StoreData<'a>>,
     /// Whether the engine starts containers again from their first start on.
     pub restarts: bool,
 }
@@ -50,14 +46,6 @@ pub fn container_name(spec: &ReleaseSpec, app: &ReleasedApp) -> String {
     format!("{}-{}-{}", spec.store, app.app, spec.id)
 }
 
-/// The path below which an app answers, without slashes at its ends.
-pub fn prefix(app: &ReleasedApp) -> &str {
-    app.path_prefix
-        .as_deref()
-        .unwrap_or_default()
-        .trim_matches('/')
-}
-
 impl ReleaseContainers<'_> {
     /// The container of an app, with this published port.
     pub fn body(&self, app: &ReleasedApp, image: &str, port: u16) -> ContainerCreateBody {
@@ -70,6 +58,10 @@ impl ReleaseContainers<'_> {
         labels.insert(APP.to_owned(), app.app.to_string());
         labels.insert(RELEASE.to_owned(), self.spec.id.to_string());
         labels.insert(PORT.to_owned(), port.to_string());
+        labels.insert(
+            SECRETS.to_owned(),
+            self.variables.secret_names(app).join(","),
+        );
         let endpoint = EndpointSettings {
             aliases: Some(vec![host_name(self.spec, app)]),
             ..EndpointSettings::default()
@@ -77,7 +69,7 @@ impl ReleaseContainers<'_> {
         let stop_timeout = i64::try_from(self.spec.stop_timeout.as_secs());
         ContainerCreateBody {
             image: Some(image.to_owned()),
-            env: Some(self.environment(app)),
+            env: Some(self.variables.all(app)),
             labels: Some(labels),
             exposed_ports: Some(vec![exposed.clone()]),
             stop_timeout: stop_timeout.ok(),
@@ -87,6 +79,7 @@ impl ReleaseContainers<'_> {
                 // Apps may need services of the machine.
                 extra_hosts: Some(vec!["host.docker.internal:host-gateway".into()]),
                 init: Some(true),
+                mounts: self.data.as_ref().map(|data| vec![data.mount()]),
                 // A release that ends before the switch stays as it ended.
                 restart_policy: self.restarts.then(always_restarts),
                 log_config: Some(HostConfigLogConfig {
@@ -105,78 +98,4 @@ impl ReleaseContainers<'_> {
             ..ContainerCreateBody::default()
         }
     }
-
-    fn environment(&self, app: &ReleasedApp) -> Vec<String> {
-        let mut values: HashMap<&str, String> = HashMap::new();
-        for (name, variable) in &app.variables {
-            let value = match variable {
-                SpecVariable::Template(template) => self.value(app, name, template),
-                SpecVariable::Secret(secret) => Some(secret.expose_secret().to_owned()),
-            };
-            values.extend(value.map(|value| (name.as_str(), value)));
-        }
-        for (name, value) in &self.settings {
-            values.insert(name, value.expose_secret().to_owned());
-        }
-        let mut lines: Vec<String> = values
-            .into_iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        lines.sort();
-        lines
-    }
-
-    /// The value of a template; none if it names an app that the release does not have.
-    fn value(&self, app: &ReleasedApp, name: &str, template: &ValueTemplate) -> Option<String> {
-        if let Some(middleware) = self.spec.browser_middleware(app, name, template) {
-            return Some(self.public_address(middleware));
-        }
-        let parts = template.parts().iter().map(|part| {
-            Some(match part {
-                TemplatePart::Text(text) => text.clone(),
-                TemplatePart::Store => self.spec.store.to_string(),
-                TemplatePart::Port(reference) => self.spec.app(app, reference)?.port.to_string(),
-                TemplatePart::Url(AppReference::Own) => format!("http://localhost:{}", app.port),
-                TemplatePart::Url(reference) => {
-                    let other = self.spec.app(app, reference)?;
-                    format!("http://{}:{}", host_name(self.spec, other), other.port)
-                }
-            })
-        });
-        parts.collect()
-    }
-
-    fn public_address(&self, app: &ReleasedApp) -> String {
-        match prefix(app) {
-            "" => self.public.clone(),
-            prefix => format!("{}/{prefix}", self.public),
-        }
-    }
-}
-
-/// The name of an app in the network of its store. It has the release, so each release has its own apps
-/// as siblings. The position makes names different that are equal without their special characters.
-fn host_name(spec: &ReleaseSpec, app: &ReleasedApp) -> String {
-    let position = spec.apps.iter().position(|it| it.app == app.app);
-    let allowed = |c: char| match c {
-        c if c.is_ascii_alphanumeric() => c.to_ascii_lowercase(),
-        _ => '-',
-    };
-    let name: String = app
-        .app
-        .as_str()
-        .chars()
-        .map(allowed)
-        .take(LONGEST_NAME)
-        .collect();
-    format!(
-        "{name}-{}-{}",
-        position.unwrap_or_default(),
-        lower(&spec.id)
-    )
-}
-
-/// A release as a part of a host name.
-pub fn lower(release: &RecordId) -> String {
-    release.as_str().to_ascii_lowercase()
 }

@@ -1,6 +1,7 @@
 //! The Docker engine: containers with labels, their images, networks and output.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bollard::Docker;
 use bollard::body_full;
@@ -21,61 +22,17 @@ use jiff::Timestamp;
 use super::apps::always_restarts;
 use super::error::Error;
 use crate::ledger::RecordId;
-use crate::pipeline::docker::{self, is_missing, message};
+use crate::pipeline::docker::{self, is_disk_full, is_missing, lost_connection, message};
 use crate::pipeline::{DockerError, Services};
 use crate::store::AppName;
+use crate::target::labels::{APP, PORT, RELEASE, StoreLabels};
 use oci::StoredImage;
-
-/// The label with `<project name>`.
-pub const PROJECT: &str = "com.alokai.project";
-/// The label with the id of the store.
-pub const STORE: &str = "com.alokai.store";
-/// The label with the name of the app. Only containers of apps have it.
-pub const APP: &str = "com.alokai.app";
-/// The label with the id of the release.
-pub const RELEASE: &str = "com.alokai.release";
-/// The label with the published port.
-pub const PORT: &str = "com.alokai.port";
-
-/// The label with the identity of the proxy of a store.
-pub const PROXY: &str = "com.alokai.proxy";
-/// The label with the place of this proxy.
-pub const PROXY_PLACE: &str = "com.alokai.proxy-place";
 
 /// An image without files. Locks and access to volumes need a container, which is never started.
 const EMPTY_IMAGE: &str = "alokai-empty:1";
 
 /// The most lines of output that an error shows.
-const TAIL: &str = "40";
-
-/// The owner of containers: a store of a project.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoreLabels {
-    /// The project name of the store's deployment.
-    pub project: String,
-    /// The store.
-    pub store: String,
-}
-
-impl StoreLabels {
-    /// The labels.
-    pub fn map(&self) -> HashMap<String, String> {
-        HashMap::from([
-            (PROJECT.to_owned(), self.project.clone()),
-            (STORE.to_owned(), self.store.clone()),
-        ])
-    }
-
-    /// `<project>/<store>`: the key in the routing table.
-    pub fn key(&self) -> String {
-        format!("{}/{}", self.project, self.store)
-    }
-
-    /// `<project>-<store>`: a part of names in the engine.
-    pub fn name(&self) -> String {
-        format!("{}-{}", self.project, self.store)
-    }
-}
+pub const TAIL: &str = "40";
 
 /// A container of an app.
 #[derive(Debug, Clone)]
@@ -101,28 +58,35 @@ pub struct AppContainer {
 pub struct Engine {
     /// The connection.
     pub docker: Docker,
-}
-
-/// An error for a failed request.
-pub fn failed(doing: impl Into<String>) -> impl FnOnce(Bollard) -> Error {
-    move |error| {
-        Error::Engine(DockerError::Request {
-            doing: doing.into(),
-            message: message(&error),
-        })
-    }
+    /// The address of the engine.
+    pub address: Arc<str>,
 }
 
 impl Engine {
+    /// An error for a failed request.
+    pub fn failed<Text: Into<String>>(
+        &self,
+        doing: Text,
+    ) -> impl FnOnce(Bollard) -> Error + use<Text> {
+        let address = Arc::clone(&self.address);
+        move |error| {
+            let (doing, message) = (doing.into(), message(&error));
+            Error::Engine(match lost_connection(&error) {
+                Some(reason) => DockerError::Lost {
+                    address: address.to_string(),
+                    doing,
+                    reason,
+                },
+                None if is_disk_full(&message) => DockerError::DiskFull { message },
+                None => DockerError::Request { doing, message },
+            })
+        }
+    }
+
     /// The containers of a store's apps, those that do not run included.
     pub async fn app_containers(&self, owner: &StoreLabels) -> Result<Vec<AppContainer>, Error> {
         let mut filters = vec![APP.to_owned()];
-        filters.extend(
-            owner
-                .map()
-                .iter()
-                .map(|(key, value)| format!("{key}={value}")),
-        );
+        filters.extend(owner.filters());
         let found = self.list(filters).await?;
         Ok(found.into_iter().filter_map(app_container).collect())
     }
@@ -145,7 +109,7 @@ impl Engine {
             .filters(&filters)
             .build();
         let listed = self.docker.list_containers(Some(options)).await;
-        listed.map_err(failed("list containers"))
+        listed.map_err(self.failed("list containers"))
     }
 
     /// A container, if it exists.
@@ -153,7 +117,9 @@ impl Engine {
         match self.docker.inspect_container(name, None).await {
             Ok(found) => Ok(Some(found)),
             Err(error) if is_missing(&error) => Ok(None),
-            Err(error) => Err(failed(format!("inspect the container `{name}`"))(error)),
+            Err(error) => Err(self.failed(format!("inspect the container `{name}`"))(
+                error,
+            )),
         }
     }
 
@@ -162,10 +128,8 @@ impl Engine {
         let options = CreateContainerOptionsBuilder::default().name(name).build();
         match self.docker.create_container(Some(options), body).await {
             Ok(_) => Ok(true),
-            Err(Bollard::DockerResponseServerError {
-                status_code: 409, ..
-            }) => Ok(false),
-            Err(error) => Err(failed(format!("create the container `{name}`"))(error)),
+            Err(error) if is_conflict(&error) => Ok(false),
+            Err(error) => Err(self.failed(format!("create the container `{name}`"))(error)),
         }
     }
 
@@ -184,7 +148,7 @@ impl Engine {
         match self.docker.update_container(name, update).await {
             // Podman has this request only since version 4.5.
             Err(error) if !is_missing(&error) => {
-                Err(failed(format!("change the container `{name}`"))(error))
+                Err(self.failed(format!("change the container `{name}`"))(error))
             }
             _ => Ok(()),
         }
@@ -198,7 +162,7 @@ impl Engine {
             .await;
         match stopped {
             Err(error) if !is_missing(&error) && !is_unchanged(&error) => {
-                Err(failed(format!("stop the container `{name}`"))(error))
+                Err(self.failed(format!("stop the container `{name}`"))(error))
             }
             _ => Ok(()),
         }
@@ -214,7 +178,7 @@ impl Engine {
         match removed {
             // A removal by another run may be in progress (409).
             Err(error) if !is_missing(&error) && !is_conflict(&error) => {
-                Err(failed(format!("remove the container `{name}`"))(error))
+                Err(self.failed(format!("remove the container `{name}`"))(error))
             }
             _ => Ok(()),
         }
@@ -225,7 +189,7 @@ impl Engine {
         match self.docker.inspect_network(name, None).await {
             Ok(_) => return Ok(()),
             Err(error) if is_missing(&error) => {}
-            Err(error) => return Err(failed(format!("inspect the network `{name}`"))(error)),
+            Err(error) => return Err(self.failed(format!("inspect the network `{name}`"))(error)),
         }
         let request = NetworkCreateRequest {
             name: name.to_owned(),
@@ -235,7 +199,7 @@ impl Engine {
         let created = self.docker.create_network(request).await;
         created
             .map(drop)
-            .map_err(failed(format!("create the network `{name}`")))
+            .map_err(self.failed(format!("create the network `{name}`")))
     }
 
     /// Creates a volume with labels, if it does not exist. Returns the labels that the volume has: of
@@ -251,7 +215,7 @@ impl Engine {
             ..VolumeCreateRequest::default()
         };
         let created = self.docker.create_volume(volume).await;
-        let volume = created.map_err(failed(format!("create the volume `{name}`")))?;
+        let volume = created.map_err(self.failed(format!("create the volume `{name}`")))?;
         Ok(volume.labels)
     }
 
@@ -273,15 +237,25 @@ impl Engine {
         match self.docker.inspect_image(&name).await {
             Ok(_) => return Ok(name),
             Err(error) if is_missing(&error) => {}
-            Err(error) => return Err(failed(format!("inspect the image `{name}`"))(error)),
+            Err(error) => return Err(self.failed(format!("inspect the image `{name}`"))(error)),
         }
-        let pulled = docker::pull(&self.docker, &name, services).await;
-        pulled.map_err(|message| Error::ImageMissing {
+        let Err(message) = docker::pull(&self.docker, &name, services).await else {
+            return Ok(name);
+        };
+        if is_disk_full(&message) {
+            return Err(Error::Engine(DockerError::DiskFull { message }));
+        }
+        // The message of an engine that has gone away says nothing about the image.
+        if let Err(error) = self.docker.ping().await
+            && lost_connection(&error).is_some()
+        {
+            return Err(self.failed(format!("pull the image `{reference}`"))(error));
+        }
+        Err(Error::ImageMissing {
             reference: reference.to_owned(),
             digest: digest.to_owned(),
             message: services.redact(&message),
-        })?;
-        Ok(name)
+        })
     }
 
     /// The name of an image without files, which is made if the engine does not have it.
@@ -289,19 +263,22 @@ impl Engine {
         match self.docker.inspect_image(EMPTY_IMAGE).await {
             Ok(_) => return Ok(EMPTY_IMAGE),
             Err(error) if is_missing(&error) => {}
-            Err(error) => return Err(failed(format!("inspect the image `{EMPTY_IMAGE}`"))(error)),
+            Err(error) => {
+                return Err(self.failed(format!("inspect the image `{EMPTY_IMAGE}`"))(
+                    error,
+                ));
+            }
         }
-        let (repository, tag) = EMPTY_IMAGE.split_once(':').unwrap_or((EMPTY_IMAGE, "1"));
+        // The name includes the tag, because Podman ignores the parameter for it.
         let options = CreateImageOptionsBuilder::default()
             .from_src("-")
-            .repo(repository)
-            .tag(tag)
+            .repo(EMPTY_IMAGE)
             .build();
         // An archive without files ends with two empty blocks.
         let archive = body_full(Bytes::from_static(&[0; 1024]));
         let mut importing = self.docker.create_image(Some(options), Some(archive), None);
         while let Some(step) = importing.next().await {
-            step.map_err(failed("import an empty image"))?;
+            step.map_err(self.failed("import an empty image"))?;
         }
         Ok(EMPTY_IMAGE)
     }
@@ -312,7 +289,7 @@ impl Engine {
             .docker
             .info()
             .await
-            .map_err(failed("return its system information"))?;
+            .map_err(self.failed("return its system information"))?;
         let time = info.system_time.unwrap_or_default();
         time.parse().map_err(|error| {
             Error::Engine(DockerError::Request {
@@ -335,21 +312,27 @@ impl Engine {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// The output of a container as it is printed.
+    /// The output of a container as it is printed, each piece with its time. A long line has several
+    /// pieces.
     pub fn output(
         &self,
         name: &str,
         follow: bool,
         since: Option<Timestamp>,
-    ) -> impl Stream<Item = std::io::Result<Bytes>> + use<> {
+    ) -> impl Stream<Item = Result<LogOutput, Error>> + use<> {
         let options = LogsOptionsBuilder::default().stdout(true).stderr(true);
         let since = since.and_then(|since| i32::try_from(since.as_second()).ok());
         let options = options.follow(follow).since(since.unwrap_or_default());
-        pieces(self.docker.logs(name, Some(options.build())))
+        let logs = self
+            .docker
+            .logs(name, Some(options.timestamps(true).build()));
+        let engine = self.clone();
+        logs.map(move |piece| piece.map_err(engine.failed("read the output of a container")))
     }
 }
 
-fn pieces(
+/// The output of containers, without the stream that it came from.
+pub fn pieces(
     logs: impl Stream<Item = Result<LogOutput, Bollard>>,
 ) -> impl Stream<Item = std::io::Result<Bytes>> {
     logs.map(|piece| {
@@ -359,14 +342,17 @@ fn pieces(
     })
 }
 
-fn is_conflict(error: &Bollard) -> bool {
-    matches!(
-        error,
-        Bollard::DockerResponseServerError {
-            status_code: 409,
-            ..
-        }
-    )
+/// Whether the engine answers that a name is taken, or that a removal is in progress.
+pub fn is_conflict(error: &Bollard) -> bool {
+    let Bollard::DockerResponseServerError {
+        status_code,
+        message,
+    } = error
+    else {
+        return false;
+    };
+    // Podman answers with 500 for a name that is taken.
+    *status_code == 409 || (*status_code == 500 && message.contains("already in use"))
 }
 
 /// Whether the engine answers that there is nothing to do.

@@ -4,9 +4,10 @@
 use bollard::models::ContainerCreateBody;
 use jiff::{SignedDuration, Timestamp};
 
-use super::engine::{Engine, StoreLabels};
+use super::engine::Engine;
 use super::error::Error;
 use crate::pipeline::DockerError;
+use crate::target::labels::StoreLabels;
 use crate::target::{LockAnswer, LockClaim};
 
 /// The label with the claim.
@@ -90,6 +91,25 @@ impl Lock<'_> {
         };
         let has_ended = held.has_ended(self.engine.now().await?);
         Ok((!has_ended).then_some(held.claim))
+    }
+
+    /// Removes the renewals of earlier locks, which a run has left that was killed when it gave its lock
+    /// back. The lock is held.
+    pub async fn sweep(&self) -> Result<(), Error> {
+        let mut filters = vec![RENEWS.to_owned()];
+        filters.extend(self.owner.filters());
+        let renewals = self.engine.list(filters).await?;
+        if renewals.is_empty() {
+            return Ok(());
+        }
+        let lock = self.held().await?.map(|held| held.id);
+        for container in renewals {
+            let renews = container.labels.unwrap_or_default().remove(RENEWS);
+            if let Some(id) = container.id.filter(|_| renews != lock) {
+                self.engine.remove(&id).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn held(&self) -> Result<Option<HeldLock>, Error> {

@@ -5,23 +5,23 @@
 //! proxy, the containers have the public ports themselves, and a switch stops one release before it
 //! starts the next.
 
-mod apps;
-mod engine;
+pub(super) mod apps;
+pub(super) mod data;
+pub(super) mod engine;
 mod error;
-mod haproxy;
 mod lock;
-mod output;
+pub(super) mod output;
 mod ports;
 mod recreate;
-mod routes;
 mod settings;
 mod steps;
 
-use futures_util::future::BoxFuture;
 use tokio::sync::OnceCell;
 
 pub use error::Error;
 
+use super::haproxy::{self, Haproxy};
+use super::labels::StoreLabels;
 use super::{
     AppState, Capabilities, Drained, LockAnswer, LockClaim, LogQuery, Observed, ReleaseSpec,
     Settings, Staged, SwitchToken, Target, TargetContext, TargetStep,
@@ -29,8 +29,7 @@ use super::{
 use crate::ledger::RecordId;
 use crate::pipeline::docker;
 use crate::store::StoreId;
-use engine::{Engine, StoreLabels};
-use haproxy::Haproxy;
+use engine::Engine;
 use lock::Lock;
 use settings::SettingsVolume;
 
@@ -59,23 +58,19 @@ impl DockerTarget {
 
     async fn engine(&self) -> Result<&Engine, Error> {
         let configured = self.context.project.settings.deploy.docker.host.as_deref();
-        let host = self.context.services.access.engine(configured);
+        let engine = self.context.services.access.engine(configured);
         let connecting = async || {
-            let docker = docker::connect(host).await?;
-            Ok(Engine { docker })
+            let docker = docker::connect(engine).await?;
+            let address = engine.host.into();
+            Ok(Engine { docker, address })
         };
         self.connection.get_or_try_init(connecting).await
     }
 
     fn owner(&self, store: &StoreId) -> Result<StoreLabels, Error> {
-        let known = self.context.project.stores.get(store.as_str());
-        let deployment = known.and_then(|store| store.deployment.as_ref());
-        let deployment = deployment.ok_or_else(|| Error::UnknownStore {
+        let owner = StoreLabels::of(&self.context.project, store);
+        owner.ok_or_else(|| Error::UnknownStore {
             store: store.clone(),
-        })?;
-        Ok(StoreLabels {
-            project: deployment.project_name.clone(),
-            store: store.to_string(),
         })
     }
 
@@ -225,7 +220,7 @@ impl Target for DockerTarget {
         Box::pin(async move { Ok(self.read_settings(store, version).await?) })
     }
 
-    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, BoxFuture<'a, ()>> {
+    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, ()> {
         Box::pin(async move { Ok(self.app_lines(wanted).await?) })
     }
 

@@ -1,21 +1,14 @@
 //! The published ports of containers: an app gets a free port, and keeps it.
 
-use std::collections::BTreeSet;
-
-use ring::rand::{SecureRandom, SystemRandom};
-
 use super::DockerTarget;
 use super::apps::{ReleaseContainers, container_name};
-use super::engine::{AppContainer, Engine, StoreLabels};
+use super::engine::{AppContainer, Engine};
 use super::error::Error;
+use crate::pipeline::DockerError;
+use crate::pipeline::docker::is_disk_full;
 use crate::target::ReleasedApp;
-
-/// The ports that are published. They are fixed, because a container would get another free port
-/// whenever it is started again. The system gives none of them to outgoing connections.
-const PORTS: std::ops::Range<u16> = 20_000..30_000;
-
-/// How many ports are tried.
-const ATTEMPTS: usize = 20;
+use crate::target::labels::StoreLabels;
+use crate::target::ports::{ATTEMPTS, PortChooser, is_port_taken};
 
 impl DockerTarget {
     /// Makes the container of an app run, or only exist if there is no proxy. Returns its port.
@@ -54,6 +47,9 @@ impl DockerTarget {
                 break;
             }
         }
+        if is_disk_full(&last) {
+            return Err(Error::Engine(DockerError::DiskFull { message: last }));
+        }
         Err(Error::Start {
             container: name,
             message: last,
@@ -76,40 +72,6 @@ impl DockerTarget {
             Some(_) => Err(Error::ForeignContainer { name: name.into() }),
         }
     }
-}
-
-/// Chooses free ports.
-pub struct PortChooser {
-    taken: BTreeSet<u16>,
-}
-
-impl PortChooser {
-    /// These ports are taken.
-    pub fn new(taken: impl IntoIterator<Item = u16>) -> Self {
-        Self {
-            taken: taken.into_iter().collect(),
-        }
-    }
-
-    /// A port that no container of this program has. The engine refuses a port of another program.
-    fn choose(&mut self) -> u16 {
-        let mut bytes = [0; 2];
-        // Without a source of randomness, the search begins with the first port.
-        let _ = SystemRandom::new().fill(&mut bytes);
-        let count = PORTS.end - PORTS.start;
-        let first = PORTS.start + u16::from_le_bytes(bytes) % count;
-        let mut all = (first..PORTS.end).chain(PORTS.start..first);
-        let port = all.find(|port| !self.taken.contains(port)).unwrap_or(first);
-        self.taken.insert(port);
-        port
-    }
-}
-
-fn is_port_taken(message: &str) -> bool {
-    let message = message.to_ascii_lowercase();
-    ["already allocated", "already in use", "not available"]
-        .iter()
-        .any(|text| message.contains(text))
 }
 
 async fn create(

@@ -2,11 +2,13 @@
 
 use futures_util::future::join_all;
 
-use super::engine::{AppContainer, Engine, StoreLabels};
+use super::engine::{AppContainer, Engine};
 use super::error::Error;
-use super::steps::{token, without_proxy};
+use super::steps::without_proxy;
 use crate::ledger::RecordId;
 use crate::target::SwitchToken;
+use crate::target::haproxy::token;
+use crate::target::labels::StoreLabels;
 
 /// Stops what runs and starts a release on the same ports. If that fails, what ran before is started
 /// again. False if the traffic has moved since the token was made.
@@ -64,7 +66,8 @@ mod tests {
     use super::recreate;
     use crate::ledger::{RecordId, RecordKind};
     use crate::target::SwitchToken;
-    use crate::target::docker::engine::{APP, Engine, PORT, PROJECT, RELEASE, STORE, StoreLabels};
+    use crate::target::docker::engine::Engine;
+    use crate::target::labels::{APP, PORT, PROJECT, RELEASE, STORE, StoreLabels};
 
     fn release(number: i64) -> RecordId {
         let at = Timestamp::from_second(number).unwrap();
@@ -104,7 +107,8 @@ mod tests {
             });
             let version = bollard::API_DEFAULT_VERSION;
             let docker = Docker::connect_with_http(&address, 10, version).unwrap();
-            (fake, Engine { docker })
+            let address = address.into();
+            (fake, Engine { docker, address })
         }
 
         fn answer(&self, stream: &TcpStream) {

@@ -13,19 +13,25 @@ use bollard::query_parameters::{
 use futures_util::StreamExt;
 use hyper::body::Bytes;
 use jiff::Timestamp;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use secrecy::ExposeSecret;
 
-use super::engine::{Engine, StoreLabels, failed};
+use super::engine::Engine;
 use super::error::Error;
 use crate::pipeline::DockerError;
 use crate::pipeline::docker::is_missing;
 use crate::target::Settings;
+use crate::target::labels::StoreLabels;
 
 /// Where the volume is in the container.
 const FOLDER: &str = "/settings";
 
 /// A container for access that is older than this, in seconds, belongs to a killed run.
 const ACCESS_TIME: i64 = 60 * 60;
+
+/// The label with the process that has created a container for access.
+const OPENED_BY: &str = "com.alokai.opened-by";
 
 /// The settings of a store.
 pub struct SettingsVolume<'a> {
@@ -77,7 +83,9 @@ impl SettingsVolume<'_> {
             let mut names = container.names.iter().flatten();
             let is_access = names.any(|name| name.starts_with(&prefix));
             let is_old = container.created.is_some_and(|it| now - it > ACCESS_TIME);
-            if let Some(id) = container.id.filter(|_| is_access && is_old) {
+            let opened_by = container.labels.and_then(|mut it| it.remove(OPENED_BY));
+            let is_left = is_old || opened_by.is_some_and(|process| has_ended(&process));
+            if let Some(id) = container.id.filter(|_| is_access && is_left) {
                 self.engine.remove(&id).await?;
             }
         }
@@ -116,9 +124,10 @@ impl SettingsVolume<'_> {
         let archive = bollard::body_full(Bytes::from(archive));
         let docker = &self.engine.docker;
         let uploaded = docker.upload_to_container(container, Some(options.build()), archive);
-        uploaded
-            .await
-            .map_err(failed(format!("write to the volume `{}`", self.name())))?;
+        uploaded.await.map_err(
+            self.engine
+                .failed(format!("write to the volume `{}`", self.name())),
+        )?;
         Ok(true)
     }
 
@@ -133,7 +142,7 @@ impl SettingsVolume<'_> {
             match piece {
                 Ok(piece) => archive.extend_from_slice(&piece),
                 Err(error) if is_missing(&error) => return Ok(None),
-                Err(error) => return Err(failed(doing)(error)),
+                Err(error) => return Err(self.engine.failed(doing)(error)),
             }
         }
         let mut text = Vec::new();
@@ -165,10 +174,13 @@ impl SettingsVolume<'_> {
             typ: Some(MountType::VOLUME),
             ..Mount::default()
         };
+        let mut labels = self.owner.map();
+        let process = format!("{} {}", machine(), std::process::id());
+        labels.insert(OPENED_BY.to_owned(), process);
         let body = ContainerCreateBody {
             image: Some(self.engine.empty_image().await?.to_owned()),
             cmd: Some(vec!["settings".into()]),
-            labels: Some(self.owner.map()),
+            labels: Some(labels),
             host_config: Some(HostConfig {
                 mounts: Some(vec![mount]),
                 ..HostConfig::default()
@@ -181,6 +193,27 @@ impl SettingsVolume<'_> {
             Err(Error::ForeignContainer { name })
         }
     }
+}
+
+/// What tells the processes of this machine from those of others: the start of its system, and the
+/// namespace of process ids. Empty if the system does not say.
+fn machine() -> String {
+    let started = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let namespace = std::fs::read_link("/proc/self/ns/pid");
+    match (started, namespace) {
+        (Ok(started), Ok(namespace)) => format!("{} {}", started.trim(), namespace.display()),
+        _ => String::new(),
+    }
+}
+
+/// Whether a process of this machine does not run any more. What runs on other machines is not known.
+fn has_ended(process: &str) -> bool {
+    let Some((place, id)) = process.rsplit_once(' ') else {
+        return false;
+    };
+    let id = id.parse().ok().and_then(Pid::from_raw);
+    let is_here = !place.is_empty() && place == machine();
+    is_here && id.is_some_and(|id| test_kill_process(id) == Err(Errno::SRCH))
 }
 
 /// The name of a version's file. A version is the id of a record; other characters are replaced, so that

@@ -3,20 +3,22 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::{join_all, try_join_all};
-use jiff::Timestamp;
 
 use super::DockerTarget;
-use super::apps::{ReleaseContainers, prefix};
-use super::engine::{AppContainer, Engine, PROXY, PROXY_PLACE, StoreLabels};
+use super::apps::{ReleaseContainers, container_name};
+use super::data::StoreData;
+use super::engine::{AppContainer, Engine};
 use super::error::Error;
-use super::haproxy::{Haproxy, LARGEST_PAGE, RoutedStore, RoutingTable};
-use super::ports::PortChooser;
+use super::lock::Lock;
 use super::recreate::recreate;
-use super::routes::{check_hosts, check_segments, hosts, routes};
 use super::settings::SettingsVolume;
 use crate::ledger::RecordId;
 use crate::plan::LocalPortPlan;
 use crate::store::{AppName, StoreId, UnitId};
+use crate::target::container_variables::ContainerVariables;
+use crate::target::haproxy::{self, AppServer, Haproxy, RoutedStore, RoutingTable, StoreTraffic};
+use crate::target::labels::{PROXY, PROXY_PLACE, StoreLabels};
+use crate::target::ports::PortChooser;
 use crate::target::{
     Drained, Observed, ReleaseSpec, Replica, Settings, Staged, StagedRelease, SwitchToken,
 };
@@ -27,11 +29,8 @@ impl DockerTarget {
         self.engine().await?;
         match &self.proxy {
             Some(proxy) => {
-                let apps = &self.context.project.settings.console.apps;
-                for (app, address) in apps.iter().filter(|(_, it)| !it.has_base_path) {
-                    check_segments(app, address.path.as_deref().unwrap_or_default())?;
-                }
-                proxy.change(|_| Ok(())).await
+                haproxy::check_paths(&self.context.project)?;
+                Ok(proxy.change(|_| Ok(())).await?)
             }
             None => Ok(()),
         }
@@ -54,14 +53,10 @@ impl DockerTarget {
         labels.insert(PROXY.to_owned(), identity.clone());
         labels.insert(PROXY_PLACE.to_owned(), proxy.place());
         let labels = engine.volume(&volume, labels).await?;
-        if labels.get(PROXY) == Some(&identity) {
-            return Ok(());
-        }
-        Err(Error::OtherProxy {
-            store: store.clone(),
-            place: labels.get(PROXY_PLACE).cloned().unwrap_or_default(),
-            volume,
-        })
+        let (recorded, place) = (labels.get(PROXY), labels.get(PROXY_PLACE));
+        let removal = format!("docker volume rm {volume}");
+        let traffic = traffic(proxy, owner, store);
+        Ok(traffic.check_identity(&identity, recorded, place, removal)?)
     }
 
     pub(super) async fn observe_store(&self, store: &StoreId) -> Result<Observed, Error> {
@@ -69,11 +64,7 @@ impl DockerTarget {
         self.check_proxy(engine, &owner, store).await?;
         let containers = engine.app_containers(&owner).await?;
         let (routed, table) = match &self.proxy {
-            Some(proxy) => {
-                let table = proxy.table().await?;
-                let routed = table.stores.get(&owner.key()).cloned();
-                (routed.unwrap_or_default(), table)
-            }
+            Some(proxy) => traffic(proxy, &owner, store).look().await?,
             None => (without_proxy(&containers), RoutingTable::default()),
         };
         let mut observed = Observed {
@@ -81,7 +72,7 @@ impl DockerTarget {
             since: routed.since,
             addresses: self.addresses(store, &routed, &containers),
             maintenance: routed.page.is_some(),
-            token: token(&routed),
+            token: haproxy::token(&routed),
             ..Observed::default()
         };
         let releases: BTreeSet<&RecordId> = containers.iter().map(|it| &it.release).collect();
@@ -142,9 +133,7 @@ impl DockerTarget {
         let (engine, owner) = (self.engine().await?, self.owner(&spec.store)?);
         self.check_proxy(engine, &owner, &spec.store).await?;
         if self.proxy.is_some() {
-            for app in spec.apps.iter().filter(|app| app.strips_prefix) {
-                check_segments(app.app.as_str(), prefix(app))?;
-            }
+            haproxy::check_release(spec)?;
         }
         // What a killed run has left only uses disk space.
         let _ = sweep(engine, &owner, spec).await;
@@ -156,13 +145,24 @@ impl DockerTarget {
             .iter()
             .map(|app| engine.pull(&app.reference, &app.digest, services));
         let images = try_join_all(pulls).await?;
+        let section = self.context.project.settings.deploy.data.as_ref();
+        let owner = &owner;
+        let data = section.map(|section| StoreData { section, owner });
+        if let Some(data) = &data {
+            data.prepare(engine).await?;
+        }
         let release = ReleaseContainers {
+            data,
             spec,
-            owner: &owner,
+            owner,
             network: &network,
             address: &self.context.project.settings.deploy.docker.address,
-            public: self.public_address(spec),
-            settings: self.settings_of(engine, &owner, spec).await?,
+            variables: ContainerVariables {
+                spec,
+                public: self.public_address(spec),
+                settings: self.settings_of(engine, owner, spec).await?,
+                data: section.map(|section| section.path.as_str()),
+            },
             restarts: self.proxy.is_none(),
         };
         let mut ports = PortChooser::new(engine.ports().await?);
@@ -176,25 +176,22 @@ impl DockerTarget {
         let Some(proxy) = &self.proxy else {
             return Ok(Staged::default());
         };
-        let routes = routes(spec, &owner, release.address, &published);
-        let host = routes.host.clone();
-        let claim = |table: &mut RoutingTable| {
-            check_hosts(table, spec, &owner)?;
-            let store = table.stores.entry(owner.key()).or_default();
-            if store.active.is_none() {
-                store.hosts = hosts(spec);
-            }
-            table.releases.insert(spec.id.to_string(), routes);
-            Ok(())
-        };
-        proxy.change(claim).await?;
+        let servers = spec.apps.iter().zip(&published);
+        let servers = servers.map(|(app, port)| AppServer {
+            app,
+            name: container_name(spec, app),
+            address: format!("{}:{port}", release.address),
+        });
+        let address = traffic(proxy, owner, &spec.store)
+            .stage(spec, servers.collect())
+            .await?;
         let replicas = spec.apps.iter().zip(&published).map(|(app, port)| Replica {
             app: app.app.clone(),
             address: format!("http://{}:{port}", release.address),
         });
         Ok(Staged {
             replicas: replicas.collect(),
-            address: host.map(|host| proxy.url(&host)),
+            address,
         })
     }
 
@@ -249,54 +246,19 @@ impl DockerTarget {
             .filter(|container| container.is_running)
             .map(|container| &container.app)
             .collect();
+        let traffic = traffic(proxy, &owner, &spec.store);
         if let Some(app) = missing.into_iter().find(|app| !running.contains(app)) {
-            return Err(Error::NotStaged {
-                store: spec.store.clone(),
-                release: spec.id.clone(),
-                app: app.clone(),
-            });
+            return Err(traffic.not_staged(&spec.id, app).into());
         }
         try_join_all(started.iter().map(|it| engine.keep_running(&it.id))).await?;
-        let switch = |table: &mut RoutingTable| {
-            check_hosts(table, spec, &owner)?;
-            // Only a staged release has routes.
-            if !table.releases.contains_key(spec.id.as_str()) {
-                return Err(Error::NoRoutes {
-                    store: spec.store.clone(),
-                    release: spec.id.clone(),
-                });
-            }
-            let store = table.stores.entry(owner.key()).or_default();
-            if token(store) != *expected {
-                return Ok(false);
-            }
-            // A switch back may know the id of the release only.
-            if !spec.hosts.is_empty() {
-                store.hosts = hosts(spec);
-            }
-            if store.active.as_deref() != Some(spec.id.as_str()) {
-                store.active = Some(spec.id.to_string());
-                store.since = Some(Timestamp::now());
-            }
-            Ok(true)
-        };
-        proxy.change(switch).await
+        Ok(traffic.switch(spec, expected).await?)
     }
 
     pub(super) async fn open_requests(&self, release: &RecordId) -> Result<Drained, Error> {
         let Some(proxy) = &self.proxy else {
             return Ok(Drained::Unknown);
         };
-        let table = proxy.table().await?;
-        let Some(routed) = table.releases.get(release.as_str()) else {
-            return Ok(Drained::Yes);
-        };
-        let servers: Vec<String> = routed.servers.iter().map(|it| it.name.clone()).collect();
-        Ok(match proxy.open_requests(&servers).await? {
-            Some(0) => Drained::Yes,
-            Some(open) => Drained::No(open),
-            None => Drained::Unknown,
-        })
+        Ok(haproxy::drained(proxy, release).await?)
     }
 
     /// Stops a release without traffic.
@@ -307,28 +269,16 @@ impl DockerTarget {
         kept: bool,
     ) -> Result<(), Error> {
         let (engine, owner) = (self.engine().await?, self.owner(store)?);
-        let active = || Error::Active {
-            store: store.clone(),
-            release: release.clone(),
-        };
         self.check_proxy(engine, &owner, store).await?;
         let mut containers = engine.app_containers(&owner).await?;
         match &self.proxy {
-            Some(proxy) => {
-                let leave = |table: &mut RoutingTable| {
-                    let routed = table.stores.get(&owner.key());
-                    let is_active = routed
-                        .is_some_and(|store| store.active.as_deref() == Some(release.as_str()));
-                    if is_active {
-                        return Err(active());
-                    }
-                    table.releases.remove(release.as_str());
-                    Ok(())
-                };
-                proxy.change(leave).await?;
-            }
+            Some(proxy) => traffic(proxy, &owner, store).leave(release).await?,
             None if without_proxy(&containers).active.as_deref() == Some(release.as_str()) => {
-                return Err(active());
+                return Err(haproxy::Error::Active {
+                    store: store.clone(),
+                    release: release.clone(),
+                }
+                .into());
             }
             None => {}
         }
@@ -350,25 +300,20 @@ impl DockerTarget {
         page: Option<&str>,
     ) -> Result<(), Error> {
         let owner = self.owner(store)?;
-        if let Some(page) = page
-            && page.len() > LARGEST_PAGE
-        {
-            return Err(Error::PageSize {
-                bytes: page.len(),
-                limit: LARGEST_PAGE,
-            });
-        }
-        let show = |table: &mut RoutingTable| {
-            let store = table.stores.entry(owner.key()).or_default();
-            store.page = page.map(str::to_owned);
-            Ok(())
-        };
-        proxy.change(show).await
+        Ok(traffic(proxy, &owner, store).show_page(page).await?)
+    }
+}
+
+fn traffic<'a>(proxy: &'a Haproxy, owner: &'a StoreLabels, store: &'a StoreId) -> StoreTraffic<'a> {
+    StoreTraffic {
+        proxy,
+        owner,
+        store,
     }
 }
 
 /// Removes the containers of a store that a killed run has left: those of other releases that were never
-/// started, and those that gave access to settings. The lock of the store is held.
+/// started, those that gave access to settings, and those of an earlier lock. The lock of the store is held.
 async fn sweep(engine: &Engine, owner: &StoreLabels, spec: &ReleaseSpec) -> Result<(), Error> {
     let containers = engine.app_containers(owner).await?;
     let left = containers
@@ -376,12 +321,8 @@ async fn sweep(engine: &Engine, owner: &StoreLabels, spec: &ReleaseSpec) -> Resu
         .filter(|it| !it.has_run && !it.is_running && it.release != spec.id);
     join_all(left.map(|it| engine.remove(&it.id))).await;
     let volume = SettingsVolume { engine, owner };
-    volume.sweep().await
-}
-
-/// What the switch compares: the release with the traffic.
-pub fn token(store: &RoutedStore) -> SwitchToken {
-    SwitchToken(store.active.clone().unwrap_or_default())
+    volume.sweep().await?;
+    Lock { engine, owner }.sweep().await
 }
 
 /// The state of a store without a proxy, from its containers: the newest running release is active.

@@ -213,6 +213,90 @@ pub enum Error {
         /// The Secret.
         secret: String,
     },
+    /// A claim that the config names.
+    #[error("the PersistentVolumeClaim `{claim}` does not exist")]
+    #[diagnostic(
+        code(alokai::kubernetes::no_claim),
+        help(
+            "create it, or leave out `deploy.kubernetes.storage.claim`: alokai then makes a claim for each store"
+        )
+    )]
+    NoClaim {
+        /// The claim.
+        claim: String,
+    },
+    /// A claim that the config names has another access mode.
+    #[error(
+        "the PersistentVolumeClaim `{claim}` does not have the access mode {wanted}: it has {modes}"
+    )]
+    #[diagnostic(
+        code(alokai::kubernetes::claim_mode),
+        help("set `deploy.kubernetes.storage.accessMode` to the access mode of the claim")
+    )]
+    ClaimMode {
+        /// The claim.
+        claim: String,
+        /// Its access modes.
+        modes: String,
+        /// The access mode of the config.
+        wanted: &'static str,
+    },
+    /// The config asks for another claim than the one that exists.
+    #[error("the PersistentVolumeClaim `{claim}` cannot be changed as the config asks: {message}")]
+    #[diagnostic(
+        code(alokai::kubernetes::fixed_claim),
+        help(
+            "undo the change in `deploy.kubernetes.storage`; for another class or access mode, create a claim, copy the data, and name the claim in `deploy.kubernetes.storage.claim`"
+        )
+    )]
+    FixedClaim {
+        /// The claim.
+        claim: String,
+        /// The message of the API server.
+        message: String,
+    },
+    /// A Secret of a running app does not exist.
+    #[error(
+        "the Secret `{secret}` does not exist, so its values cannot be replaced in the output of `{app}`"
+    )]
+    #[diagnostic(
+        code(alokai::kubernetes::secret_missing),
+        help("deploy the store again; `kubectl logs` shows the output with all values")
+    )]
+    SecretMissing {
+        /// The Secret.
+        secret: String,
+        /// The app.
+        app: String,
+    },
+    /// There is no release behind which a page could be shown.
+    #[error(
+        "no release of `{store}` gets the traffic, so there is no address for a maintenance page"
+    )]
+    #[diagnostic(
+        code(alokai::kubernetes::nothing_live),
+        help("deploy the store first: `alokai store deploy --store {store}`")
+    )]
+    NothingLive {
+        /// The store.
+        store: StoreId,
+    },
+    /// The pods of the maintenance page are not ready.
+    #[error("the maintenance page of `{store}` cannot be served: {reason}")]
+    #[diagnostic(
+        code(alokai::kubernetes::page),
+        help(
+            "the page is served by Node.js from the image of the live release, `{image}`; the traffic was not switched"
+        )
+    )]
+    Page {
+        /// The store.
+        store: StoreId,
+        /// The image.
+        image: String,
+        /// The cause.
+        reason: String,
+    },
     /// The probe of an app cannot be offered on this machine.
     #[error("no port of this machine can be opened for the probe of `{app}`: {reason}")]
     #[diagnostic(
@@ -257,6 +341,10 @@ impl Error {
             | Self::NoNamespace { .. }
             | Self::NoGatewayApi
             | Self::Layout { .. }
+            | Self::NoClaim { .. }
+            | Self::ClaimMode { .. }
+            | Self::FixedClaim { .. }
+            | Self::NothingLive { .. }
             | Self::UnknownStore { .. } => DeployFault::Input,
             _ => DeployFault::Work,
         }

@@ -24,6 +24,8 @@ kinds! {
     DEPLOYMENT "Deployment" "apps/v1" "deployments";
     SERVICE "Service" "v1" "services";
     SECRET "Secret" "v1" "secrets";
+    CLAIM "PersistentVolumeClaim" "v1" "persistentvolumeclaims";
+    CONFIG_MAP "ConfigMap" "v1" "configmaps";
     POD "Pod" "v1" "pods";
     LEASE "Lease" "coordination.k8s.io/v1" "leases";
     INGRESS "Ingress" "networking.k8s.io/v1" "ingresses";

@@ -1,19 +1,17 @@
 //! The objects of a release, as a cluster gets them.
 
-use std::collections::BTreeMap;
-
 use oci::StoredImage;
-use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 
 use super::error::Error;
-use super::kinds::{DEPLOYMENT, ObjectKind, SECRET, SERVICE};
-use super::names::{self, ADDRESSES, APP, RELEASE, StoreOwner};
+use super::kinds::{DEPLOYMENT, ObjectKind, SERVICE};
+use super::names::{self, ADDRESSES, APP, RELEASE, STORAGE, StoreOwner};
 use super::routes::{RouteBackend, ServiceRoutes};
-use crate::config::{AppReference, KubernetesSection, TemplatePart, ValueTemplate};
+use super::storage::StoreStorage;
+use crate::config::{DataSection, KubernetesSection};
 use crate::ledger::RecordId;
 use crate::store::AppKind;
-use crate::target::{ReleaseSpec, ReleasedApp, SpecVariable};
+use crate::target::{ReleaseSpec, ReleasedApp};
 
 /// A release, and what its objects are made from.
 pub struct ReleaseObjects<'a> {
@@ -23,18 +21,12 @@ pub struct ReleaseObjects<'a> {
     pub owner: &'a StoreOwner,
     /// The section of the config.
     pub section: &'a KubernetesSection,
+    /// The section `deploy.data`.
+    pub data: Option<&'a DataSection>,
     /// The namespace.
     pub namespace: &'a str,
     /// The names of its settings, which win over other variables.
     pub settings: Vec<String>,
-}
-
-/// The variables of an app.
-struct AppVariables<'a> {
-    /// Values that are not secret.
-    plain: BTreeMap<&'a str, String>,
-    /// Values of `.env` files.
-    secret: BTreeMap<&'a str, &'a SecretString>,
 }
 
 impl ReleaseObjects<'_> {
@@ -47,6 +39,11 @@ impl ReleaseObjects<'_> {
             "kind": kind.name,
             "metadata": { "name": name, "namespace": self.namespace, "labels": labels },
         })
+    }
+
+    /// The storage for the data of the store.
+    pub fn storage(&self) -> Option<StoreStorage<'_>> {
+        StoreStorage::of(self.section, self.data, self.owner)
     }
 
     /// The labels of the pods of an app.
@@ -118,7 +115,7 @@ impl ReleaseObjects<'_> {
 
     /// The apps with their ports in Services: the port of the app, or the next one that is free. Other apps
     /// give way to the frontend and the middleware.
-    fn numbered(&self) -> Vec<(&ReleasedApp, u16)> {
+    pub fn numbered(&self) -> Vec<(&ReleasedApp, u16)> {
         let mut numbered: Vec<(&ReleasedApp, u16)> = Vec::new();
         let is_other = |app: &&ReleasedApp| app.kind == AppKind::Other;
         let (others, first): (Vec<_>, Vec<_>) = self.spec.apps.iter().partition(is_other);
@@ -177,29 +174,6 @@ impl ReleaseObjects<'_> {
         address(self.section, host)
     }
 
-    /// The Secret with the values of an app's `.env` files, if it has any.
-    pub fn environment_secret(&self, app: &ReleasedApp) -> Option<Value> {
-        let secret = self.variables(app).secret;
-        if secret.is_empty() {
-            return None;
-        }
-        let mut object = self.head(SECRET, &names::environment_secret(self.spec, app));
-        let values: BTreeMap<_, _> = secret
-            .iter()
-            .map(|(name, value)| (name, value.expose_secret()))
-            .collect();
-        object["type"] = "Opaque".into();
-        object["immutable"] = true.into();
-        object["stringData"] = json!(values);
-        Some(object)
-    }
-
-    /// The names of the variables in an app's Secret.
-    pub fn secret_names(&self, app: &ReleasedApp) -> Vec<String> {
-        let secret = self.variables(app).secret;
-        secret.into_keys().map(str::to_owned).collect()
-    }
-
     /// The Deployment of an app.
     pub fn deployment(&self, app: &ReleasedApp) -> Result<Value, Error> {
         let mut object = self.head(DEPLOYMENT, &names::deployment(self.spec, app));
@@ -210,6 +184,10 @@ impl ReleaseObjects<'_> {
             all.extend(labels.clone());
         }
         object["metadata"]["annotations"] = app_name.clone();
+        let mut pod_labels = object["metadata"]["labels"].clone();
+        if let Some(storage) = self.storage() {
+            pod_labels[STORAGE] = storage.label().into();
+        }
         let replicas = KubernetesSection::of_app(&self.section.replicas, &app.app);
         let deadline = app.health.deadline.as_secs().max(1);
         object["spec"] = json!({
@@ -220,7 +198,7 @@ impl ReleaseObjects<'_> {
             "selector": { "matchLabels": labels },
             "template": {
                 "metadata": {
-                    "labels": object["metadata"]["labels"],
+                    "labels": pod_labels,
                     "annotations": app_name,
                 },
                 "spec": self.pod(app)?,
@@ -242,6 +220,9 @@ impl ReleaseObjects<'_> {
         if !secrets.is_empty() {
             let secrets = secrets.iter().map(|name| json!({ "name": name }));
             pod["imagePullSecrets"] = secrets.collect();
+        }
+        if let Some(storage) = self.storage() {
+            storage.add_to(&mut pod);
         }
         Ok(pod)
     }
@@ -281,56 +262,10 @@ impl ReleaseObjects<'_> {
             }
             container["resources"] = Value::Object(resources);
         }
+        if let Some(storage) = self.storage() {
+            container["volumeMounts"] = json!([storage.mount()]);
+        }
         Ok(container)
-    }
-
-    fn variables<'a>(&'a self, app: &'a ReleasedApp) -> AppVariables<'a> {
-        let mut variables = AppVariables {
-            plain: BTreeMap::new(),
-            secret: BTreeMap::new(),
-        };
-        for (name, variable) in &app.variables {
-            match variable {
-                SpecVariable::Secret(secret) => {
-                    variables.secret.insert(name, secret);
-                }
-                // Values of `env` would win over those of Secrets.
-                SpecVariable::Template(_) if self.settings.contains(name) => {}
-                SpecVariable::Template(template) => {
-                    let value = self.value(app, name, template);
-                    variables.plain.extend(value.map(|it| (name.as_str(), it)));
-                }
-            }
-        }
-        variables
-    }
-
-    /// The value of a template; none if it names an app that the release does not have.
-    fn value(&self, app: &ReleasedApp, name: &str, template: &ValueTemplate) -> Option<String> {
-        let host = public_hosts(self.spec).into_iter().next();
-        let public = host.and_then(|host| self.address(&host));
-        let middleware = self.spec.browser_middleware(app, name, template);
-        if let Some((middleware, public)) = middleware.zip(public) {
-            return Some(match path_of(middleware) {
-                "" => public,
-                path => format!("{public}/{path}"),
-            });
-        }
-        let parts = template.parts().iter().map(|part| {
-            Some(match part {
-                TemplatePart::Text(text) => text.clone(),
-                TemplatePart::Store => self.spec.store.to_string(),
-                TemplatePart::Port(reference) => self.spec.app(app, reference)?.port.to_string(),
-                TemplatePart::Url(AppReference::Own) => format!("http://localhost:{}", app.port),
-                TemplatePart::Url(reference) => {
-                    let other = self.spec.app(app, reference)?;
-                    let mut numbered = self.numbered().into_iter();
-                    let (_, number) = numbered.find(|(it, _)| it.app == other.app)?;
-                    format!("http://{}:{number}", self.service_name())
-                }
-            })
-        });
-        parts.collect()
     }
 }
 
@@ -376,7 +311,7 @@ fn address(section: &KubernetesSection, host: &str) -> Option<String> {
 }
 
 /// The path below which an app answers, without slashes at its ends.
-fn path_of(app: &ReleasedApp) -> &str {
+pub fn path_of(app: &ReleasedApp) -> &str {
     let path = app.path_prefix.as_deref().unwrap_or_default();
     path.trim_matches('/')
 }

@@ -11,7 +11,9 @@ mod error;
 mod kinds;
 mod kubeconfig;
 mod lock;
+mod maintenance;
 mod manifests;
+mod masks;
 mod names;
 mod pods;
 mod print;
@@ -20,10 +22,11 @@ mod routes;
 mod session;
 mod settings;
 mod steps;
+mod storage;
+mod traffic;
+mod variables;
 
 use std::sync::{Arc, OnceLock};
-
-use futures_util::future::BoxFuture;
 
 pub use error::Error;
 pub use print::{StoreManifests, manifests};
@@ -32,7 +35,7 @@ use super::{
     AppState, Capabilities, Drained, LockAnswer, LockClaim, LogQuery, Observed, ReleaseSpec,
     Settings, Staged, SwitchToken, Target, TargetContext, TargetStep,
 };
-use crate::config::{KubernetesSection, Project};
+use crate::config::{DataSection, KubernetesSection, Project};
 use crate::ledger::RecordId;
 use crate::store::StoreId;
 use api::Api;
@@ -60,6 +63,10 @@ impl KubernetesTarget {
 
     fn section(&self) -> &KubernetesSection {
         &self.context.project.settings.deploy.kubernetes
+    }
+
+    fn data(&self) -> Option<&DataSection> {
+        self.context.project.settings.deploy.data.as_ref()
     }
 
     fn api(&self) -> Result<&Arc<Api>, Error> {
@@ -130,7 +137,7 @@ impl Target for KubernetesTarget {
             settings: true,
             env_files: true,
             logs: true,
-            maintenance: false,
+            maintenance: true,
         }
     }
 
@@ -232,17 +239,11 @@ impl Target for KubernetesTarget {
         Box::pin(async move { Ok(self.read_settings(store, version).await?) })
     }
 
-    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, BoxFuture<'a, ()>> {
+    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, ()> {
         Box::pin(async move { Ok(self.app_lines(wanted).await?) })
     }
 
-    fn maintenance<'a>(&'a self, _: &'a StoreId, _: Option<&'a str>) -> TargetStep<'a, ()> {
-        Box::pin(async {
-            Err(super::Error::Unsupported {
-                target: "kubernetes",
-                what: "show a page for maintenance",
-                help: "use the page of the ingress controller, such as its default backend",
-            })
-        })
+    fn maintenance<'a>(&'a self, store: &'a StoreId, page: Option<&'a str>) -> TargetStep<'a, ()> {
+        Box::pin(async move { Ok(self.set_maintenance(store, page).await?) })
     }
 }

@@ -17,6 +17,12 @@ pub const STORE: &str = "alokai.com/store";
 pub const APP: &str = "alokai.com/app";
 /// The label with the id of the release.
 pub const RELEASE: &str = "alokai.com/release";
+/// The label of pods with the claim of their data.
+pub const STORAGE: &str = "alokai.com/storage";
+/// The label of pods that serve the maintenance page.
+pub const MAINTENANCE: &str = "alokai.com/maintenance";
+/// The annotation with the digest of the maintenance page.
+pub const PAGE: &str = "alokai.com/page";
 /// The annotation with the time of the last switch.
 pub const SWITCHED: &str = "alokai.com/switched-at";
 /// The annotation with the holder of a lock.
@@ -88,6 +94,28 @@ impl StoreOwner {
     /// The name of the lock.
     pub fn lock(&self) -> String {
         format!("alokai-lock-{}", self.service())
+    }
+
+    /// The name of the `PersistentVolumeClaim`.
+    pub fn claim(&self) -> String {
+        format!("{}-data", self.service())
+    }
+
+    /// The name of the objects of the maintenance page.
+    pub fn page(&self) -> String {
+        format!("{}-maintenance", self.service())
+    }
+
+    /// The labels of the pods that serve the maintenance page.
+    pub fn page_selector(&self) -> Map<String, Value> {
+        let mut labels = self.selector();
+        labels.insert(MAINTENANCE.into(), "page".into());
+        labels
+    }
+
+    /// The same as a query.
+    pub fn query_page(&self) -> String {
+        format!("{},{MAINTENANCE}=page", self.query())
     }
 
     /// The name of the Secret with a version of the settings.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::future::{BoxFuture, join_all};
-use futures_util::{FutureExt, TryStreamExt};
+use futures_util::TryStreamExt;
+use futures_util::future::join_all;
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio::io::AsyncBufReadExt;
 use tokio_util::io::StreamReader;
@@ -68,27 +69,34 @@ impl KubernetesTarget {
         Ok(states)
     }
 
-    /// Reads the output of the wanted apps. The future ends with the output.
-    pub(super) async fn app_lines<'a>(
-        &'a self,
-        wanted: &'a LogQuery,
-    ) -> Result<BoxFuture<'a, ()>, Error> {
+    /// Reads the output of the wanted apps to its end. Values of their Secrets are replaced.
+    pub(super) async fn app_lines(&self, wanted: &LogQuery) -> Result<(), Error> {
         let (api, owner) = (self.api()?, self.owner(&wanted.store)?);
         let release = match &wanted.release {
             Some(release) => Some(release.clone()),
             None => self.observe_store(&wanted.store).await?.active,
         };
         let Some(release) = release else {
-            return Ok(async {}.boxed());
+            return Ok(());
         };
         let pods = api.list(POD, &owner.query_release(&release)).await?;
         let pods = pods_by_app(pods.unwrap_or_default()).into_iter();
         let pods = pods.filter(|(app, _)| wanted.app.as_ref().is_none_or(|it| it == app));
-        let pods: Vec<(AppName, Value)> = pods
-            .flat_map(|(app, pods)| pods.into_iter().map(move |pod| (app.clone(), pod)))
-            .collect();
-        let reading = pods.into_iter().map(|(app, pod)| async move {
-            let mut query = vec![("container", "app".to_owned())];
+        let numbered = pods.flat_map(|(app, pods)| {
+            let pods = (1..).zip(pods);
+            pods.map(move |(replica, pod)| (app.clone(), replica, pod))
+        });
+        let pods: Vec<(AppName, u32, Value)> = numbered.collect();
+        let redactors = &self.redactors(api, &owner, &release).await?;
+        let reading = pods.into_iter().map(|(app, replica, pod)| async move {
+            // The Deployment was deleted meanwhile, so the secrets of its pods are not known.
+            let Some(redactor) = redactors.get(&app) else {
+                return;
+            };
+            let mut query = vec![
+                ("container", "app".to_owned()),
+                ("timestamps", "true".to_owned()),
+            ];
             if wanted.follow {
                 query.push(("follow", "true".into()));
             }
@@ -103,16 +111,33 @@ impl KubernetesTarget {
             let mut lines = StreamReader::new(Box::pin(pieces)).split(b'\n');
             while let Ok(Some(line)) = lines.next_segment().await {
                 let line = String::from_utf8_lossy(&line);
+                let (at, line) = with_time(line.trim_end_matches('\r'));
+                // The server compares whole seconds.
+                if wanted.since.is_some() && at.is_some() && at < wanted.since {
+                    continue;
+                }
                 let line = AppLine {
                     app: app.clone(),
-                    line: line.trim_end_matches('\r').to_owned(),
+                    replica,
+                    at,
+                    line: redactor.redact(line),
                 };
                 if wanted.lines.send(line).await.is_err() {
                     return;
                 }
             }
         });
-        Ok(join_all(reading).map(drop).boxed())
+        join_all(reading).await;
+        Ok(())
+    }
+}
+
+/// A line with the time that the server has put in front.
+fn with_time(line: &str) -> (Option<Timestamp>, &str) {
+    let (time, text) = line.split_once(' ').unwrap_or((line, ""));
+    match time.parse() {
+        Ok(at) => (Some(at), text),
+        Err(_) => (None, line),
     }
 }
 
@@ -153,7 +178,7 @@ fn container(pod: &Value) -> &Value {
 }
 
 /// How the container of a pod ended, or why it does not start.
-fn ended(pod: &Value) -> Option<String> {
+pub fn ended(pod: &Value) -> Option<String> {
     let status = container(pod);
     let now = &status["state"];
     if now["terminated"].is_object() {
@@ -183,7 +208,7 @@ fn how(terminated: &Value) -> String {
 }
 
 /// The conditions of a pod or a Deployment that are not met, such as that no node has enough memory.
-fn conditions(object: &Value) -> impl Iterator<Item = String> {
+pub fn conditions(object: &Value) -> impl Iterator<Item = String> {
     let conditions = object["status"]["conditions"].as_array();
     let conditions = conditions.into_iter().flatten().filter_map(|condition| {
         let failed = match condition["type"].as_str()? {

@@ -28,10 +28,15 @@ pub fn manifests(
         spec,
         owner: &owner,
         section,
+        data: project.settings.deploy.data.as_ref(),
         namespace: section.namespace.as_deref().unwrap_or("default"),
         settings: settings.to_vec(),
     };
-    let mut objects = vec![release.service()];
+    let service = release.service();
+    let ports = service["spec"]["ports"].clone();
+    let storage = release.storage();
+    let claim = storage.and_then(|storage| storage.object(release.namespace));
+    let mut objects: Vec<Value> = claim.into_iter().chain([service]).collect();
     let mut secrets = Vec::new();
     for app in &spec.apps {
         objects.push(release.deployment(app)?);
@@ -43,7 +48,6 @@ pub fn manifests(
     if let Some(version) = &spec.settings {
         secrets.push((owner.settings(version), settings.to_vec()));
     }
-    let ports = objects[0]["spec"]["ports"].clone();
     objects.extend(release.staged_routes().into_iter().map(|(_, it)| it));
     objects.push(public_service(&owner, release.namespace, &spec.id, &ports));
     objects.extend(release.public_routes().into_iter().map(|(_, it)| it));

@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::KubernetesTarget;
+use super::api::name_of;
 use super::error::Error;
 use super::kinds::SECRET;
 use crate::store::StoreId;
@@ -67,19 +68,24 @@ impl KubernetesTarget {
                 object: SECRET.object(&name),
             });
         }
-        let Value::Object(data) = &secret["data"] else {
-            return Ok(Some(Settings::new()));
-        };
-        let values = data.iter().map(|(key, value)| {
-            let bytes = value.as_str().and_then(|text| STANDARD.decode(text).ok());
-            let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-            let text = text.ok_or_else(|| Error::Refused {
-                doing: format!("read {}", SECRET.object(&name)),
-                status: 200,
-                message: format!("the value of `{}` is not text", key.escape_debug()),
-            })?;
-            Ok((key.clone(), SecretString::from(text)))
-        });
-        values.collect::<Result<_, _>>().map(Some)
+        values_of(&secret).map(Some)
     }
+}
+
+/// The values of a Secret.
+pub fn values_of(secret: &Value) -> Result<Settings, Error> {
+    let Value::Object(data) = &secret["data"] else {
+        return Ok(Settings::new());
+    };
+    let values = data.iter().map(|(key, value)| {
+        let bytes = value.as_str().and_then(|text| STANDARD.decode(text).ok());
+        let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+        let text = text.ok_or_else(|| Error::Refused {
+            doing: format!("read {}", SECRET.object(name_of(secret))),
+            status: 200,
+            message: format!("the value of `{}` is not text", key.escape_debug()),
+        })?;
+        Ok((key.clone(), SecretString::from(text)))
+    });
+    values.collect()
 }

@@ -1,9 +1,8 @@
-//! The steps of a release: observe, stage, switch, retire.
+//! The steps of a release: observe, stage, retire.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::try_join_all;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::KubernetesTarget;
@@ -11,16 +10,15 @@ use super::api::{Api, name_of};
 use super::apply::Applied;
 use super::error::Error;
 use super::kinds::{DEPLOYMENT, HTTP_ROUTE, INGRESS, ObjectKind, SECRET, SERVICE};
-use super::manifests::{ReleaseObjects, public_service};
-use super::names::{self, ADDRESSES, APP, RELEASE, SWITCHED, StoreOwner};
+use super::manifests::ReleaseObjects;
+use super::names::{ADDRESSES, APP, RELEASE, SWITCHED, StoreOwner};
+use super::traffic::{active, is_behind_page, token};
 use crate::ledger::RecordId;
 use crate::store::{AppName, StoreId};
-use crate::target::{
-    Observed, ReleaseSpec, ReleasedApp, Replica, Staged, StagedRelease, SwitchToken,
-};
+use crate::target::{Observed, ReleaseSpec, ReleasedApp, Replica, Staged, StagedRelease};
 
 /// How often an object is written again that another program changes at the same time.
-const ATTEMPTS: usize = 5;
+pub const ATTEMPTS: usize = 5;
 
 /// A Deployment of a store.
 pub struct AppDeployment {
@@ -54,17 +52,6 @@ impl KubernetesTarget {
         Ok(deployments.collect())
     }
 
-    /// The public Service of a store, if it exists.
-    async fn public(&self, api: &Api, owner: &StoreOwner) -> Result<Option<Value>, Error> {
-        let found = api.get(SERVICE, &owner.service()).await?;
-        match found {
-            Some(object) if !owner.owns(&object) => Err(Error::Foreign {
-                object: SERVICE.object(&owner.service()),
-            }),
-            found => Ok(found),
-        }
-    }
-
     pub(super) async fn observe_store(&self, store: &StoreId) -> Result<Observed, Error> {
         let (api, owner) = (self.api()?, self.owner(store)?);
         let public = self.public(api, &owner).await?.unwrap_or_default();
@@ -77,6 +64,7 @@ impl KubernetesTarget {
                 .as_str()
                 .and_then(|it| it.parse().ok()),
             addresses: addresses.collect(),
+            maintenance: is_behind_page(&public),
             token: token(&public),
             active,
             ..Observed::default()
@@ -125,6 +113,7 @@ impl KubernetesTarget {
             .map(|app| objects.deployment(app))
             .collect();
         let deployments = deployments?;
+        self.prepare_storage(api, &owner).await?;
         // Deleting the Service deletes what it owns.
         let service = apply(api, SERVICE, &objects.service()).await?;
         for app in &spec.apps {
@@ -173,6 +162,7 @@ impl KubernetesTarget {
             spec,
             owner,
             section: self.section(),
+            data: self.data(),
             namespace: &api.namespace,
             settings,
         })
@@ -183,163 +173,6 @@ impl KubernetesTarget {
             app: app.app.clone(),
             address: self.probes.address(self, spec, app).await?,
         })
-    }
-
-    /// Gives the traffic to a release: one change of the selector of the public Service, which has the ports
-    /// of all apps. False if the traffic has moved since the token was made.
-    pub(super) async fn switch_to(
-        &self,
-        spec: &ReleaseSpec,
-        expected: &SwitchToken,
-    ) -> Result<bool, Error> {
-        let (api, owner) = (self.api()?, self.owner(&spec.store)?);
-        let ports = self.staged_ports(api, &owner, spec).await?;
-        let objects = ReleaseObjects {
-            spec,
-            owner: &owner,
-            section: self.section(),
-            namespace: &api.namespace,
-            settings: Vec::new(),
-        };
-        let public = self.public(api, &owner).await?;
-        if token(&public.unwrap_or_default()) != *expected {
-            return Ok(false);
-        }
-        // A switch back may know the id of the release only. The routes stay as they are then.
-        let has_apps = !spec.apps.is_empty() && !spec.hosts.is_empty();
-        let routes = if has_apps {
-            objects.public_routes()
-        } else {
-            Vec::new()
-        };
-        for (kind, route) in &routes {
-            self.check_route(api, &owner, *kind, route).await?;
-            apply(api, *kind, route).await?;
-        }
-        let switched = self.select(api, &objects, &ports, expected).await?;
-        if switched && has_apps {
-            self.remove_routes(api, &owner, &routes).await?;
-        }
-        Ok(switched)
-    }
-
-    /// Writes the selector of the public Service.
-    async fn select(
-        &self,
-        api: &Api,
-        objects: &ReleaseObjects<'_>,
-        ports: &Value,
-        expected: &SwitchToken,
-    ) -> Result<bool, Error> {
-        let (owner, spec) = (objects.owner, objects.spec);
-        let mut wanted = public_service(owner, &api.namespace, &spec.id, ports);
-        let mut expected = expected.clone();
-        for _ in 0..ATTEMPTS {
-            let public = self.public(api, owner).await?;
-            let current = public.clone().unwrap_or_default();
-            // Other programs may change other fields of the Service.
-            if token(&current) != expected {
-                return Ok(false);
-            }
-            let before = &current["metadata"]["annotations"];
-            let is_active = active(&current).as_ref() == Some(&spec.id);
-            let since = before[SWITCHED].as_str().filter(|_| is_active);
-            let since = since.map_or_else(|| Timestamp::now().to_string(), str::to_owned);
-            let addresses = if spec.apps.is_empty() {
-                before[ADDRESSES].as_str().unwrap_or_default().to_owned()
-            } else {
-                objects.public_addresses().join(" ")
-            };
-            wanted["metadata"]["annotations"] = json!({ SWITCHED: since, ADDRESSES: addresses });
-            if public.is_none() {
-                // Of two runs, one creates it.
-                let Some(created) = api.create(SERVICE, &wanted).await? else {
-                    return Ok(false);
-                };
-                api.adopt(SERVICE, &created).await?;
-                // Applied once more, so that no field counts that only creating has set.
-                expected = token(&created);
-                continue;
-            }
-            wanted["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"].clone();
-            if let Applied::Done(_) = api.apply(SERVICE, &wanted).await? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// The ports of a release that runs.
-    async fn staged_ports(
-        &self,
-        api: &Api,
-        owner: &StoreOwner,
-        spec: &ReleaseSpec,
-    ) -> Result<Value, Error> {
-        let not_staged = |what: String| Error::NotStaged {
-            store: spec.store.clone(),
-            release: spec.id.clone(),
-            what,
-        };
-        let name = names::staged_service(&spec.store, &spec.id);
-        let service = api.get(SERVICE, &name).await?.filter(|it| owner.owns(it));
-        let service = service.ok_or_else(|| not_staged(SERVICE.object(&name)))?;
-        let mut own = self.deployments(api, owner).await?;
-        own.retain(|it| it.release == spec.id);
-        if own.is_empty() {
-            return Err(not_staged("no app".into()));
-        }
-        let stopped = own.iter().find(|it| it.replicas == 0).map(|it| &it.app);
-        let is_missing = |app: &&ReleasedApp| own.iter().all(|it| it.app != app.app);
-        let missing = spec.apps.iter().find(is_missing).map(|app| &app.app);
-        if let Some(app) = stopped.or(missing) {
-            return Err(not_staged(format!("the app `{app}`")));
-        }
-        let ports = service["spec"]["ports"].as_array();
-        let ports = ports.into_iter().flatten().map(|port| {
-            json!({
-                "name": port["name"],
-                "port": port["port"],
-                "protocol": "TCP",
-                "targetPort": port["targetPort"],
-            })
-        });
-        Ok(ports.collect())
-    }
-
-    /// Fails if a route with this name belongs to something else.
-    async fn check_route(
-        &self,
-        api: &Api,
-        owner: &StoreOwner,
-        kind: ObjectKind,
-        route: &Value,
-    ) -> Result<(), Error> {
-        let name = name_of(route);
-        match api.get(kind, name).await? {
-            Some(found) if !owner.owns(&found) => Err(Error::Foreign {
-                object: kind.object(name),
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Deletes public routes of the store that the config does not ask for any more.
-    async fn remove_routes(
-        &self,
-        api: &Api,
-        owner: &StoreOwner,
-        wanted: &[(ObjectKind, Value)],
-    ) -> Result<(), Error> {
-        let query = format!("{},!{RELEASE}", owner.query());
-        for (kind, route) in routes(api, &query).await? {
-            let is_wanted =
-                |(own, it): &(ObjectKind, Value)| *own == kind && name_of(it) == name_of(&route);
-            if !wanted.iter().any(is_wanted) {
-                api.delete(kind, &route, false).await?;
-            }
-        }
-        Ok(())
     }
 
     /// Stops a release without traffic.
@@ -384,7 +217,7 @@ impl KubernetesTarget {
 
 /// The routes with these labels. A kind that the cluster does not have, or that the user may not see, has
 /// none.
-async fn routes(api: &Api, query: &str) -> Result<Vec<(ObjectKind, Value)>, Error> {
+pub async fn routes(api: &Api, query: &str) -> Result<Vec<(ObjectKind, Value)>, Error> {
     let mut all = Vec::new();
     for kind in [INGRESS, HTTP_ROUTE] {
         let found = match api.list(kind, query).await {
@@ -398,7 +231,7 @@ async fn routes(api: &Api, query: &str) -> Result<Vec<(ObjectKind, Value)>, Erro
 }
 
 /// Makes an object be as given.
-async fn apply(api: &Api, kind: ObjectKind, object: &Value) -> Result<Value, Error> {
+pub async fn apply(api: &Api, kind: ObjectKind, object: &Value) -> Result<Value, Error> {
     for _ in 0..ATTEMPTS {
         if let Applied::Done(object) = api.apply(kind, object).await? {
             return Ok(object);
@@ -434,8 +267,8 @@ async fn create_secret(api: &Api, service: &Value, secret: Value) -> Result<(), 
     })
 }
 
-/// The object, which is deleted with the Service of its release.
-fn owned_by(service: &Value, mut object: Value) -> Value {
+/// The object, which is deleted with this Service.
+pub fn owned_by(service: &Value, mut object: Value) -> Value {
     object["metadata"]["ownerReferences"] = json!([{
         "apiVersion": SERVICE.version,
         "kind": SERVICE.name,
@@ -447,18 +280,4 @@ fn owned_by(service: &Value, mut object: Value) -> Value {
 
 fn release_of(object: &Value) -> Option<RecordId> {
     object["metadata"]["labels"][RELEASE].as_str()?.parse().ok()
-}
-
-/// The release that the public Service selects.
-fn active(public: &Value) -> Option<RecordId> {
-    public["spec"]["selector"][RELEASE].as_str()?.parse().ok()
-}
-
-/// What the switch compares: the release with the traffic, and since when it has the traffic.
-fn token(public: &Value) -> SwitchToken {
-    let active = public["spec"]["selector"][RELEASE].as_str();
-    let since = public["metadata"]["annotations"][SWITCHED].as_str();
-    SwitchToken(active.map_or_else(String::new, |active| {
-        format!("{active}@{}", since.unwrap_or_default())
-    }))
 }

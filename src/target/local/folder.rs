@@ -74,6 +74,16 @@ impl LocalFolder {
         self.root.join("locks.json")
     }
 
+    /// Makes the folder for the data of a store, which outlives its releases, and returns its path.
+    pub fn make_data(&self, store: &StoreId) -> Result<String, Error> {
+        self.make()?;
+        let all = self.root.join("data");
+        make_folder(&all)?;
+        let folder = all.join(store.as_str());
+        make_folder(&folder)?;
+        Ok(folder.display().to_string())
+    }
+
     /// The layers that were pulled from a registry.
     pub fn images(&self) -> PathBuf {
         self.root.join("images")

@@ -88,7 +88,8 @@ impl LocalTarget {
 /// known.
 const UNUSED_FOR: Duration = Duration::from_hours(24);
 
-/// Removes pulled layers that no release has, and that were not used for a day.
+/// Removes pulled layers that no release has, and that were not used for a day, and downloads that a killed
+/// run has left.
 pub fn remove_unused(place: &LocalFolder, state: &LocalState) {
     let blobs = Blobs::new(place.images());
     let releases = state.stores.values().flat_map(|it| it.releases.values());
@@ -102,8 +103,10 @@ pub fn remove_unused(place: &LocalFolder, state: &LocalState) {
         let age = file.metadata().and_then(|metadata| metadata.modified());
         let age = age.ok().and_then(|used| used.elapsed().ok());
         let is_old = age.is_some_and(|age| age >= UNUSED_FOR);
-        if let Some(digest) = digest.filter(|_| is_old && !used.contains(&name)) {
-            // The file only uses disk space.
+        // The file only uses disk space.
+        if is_old && name.starts_with('.') {
+            let _ = std::fs::remove_file(file.path());
+        } else if let Some(digest) = digest.filter(|_| is_old && !used.contains(&name)) {
             let _ = blobs.remove(&digest);
         }
     }
@@ -121,7 +124,7 @@ mod tests {
     use crate::target::local::state::LocalState;
 
     #[test]
-    fn a_layer_that_was_just_pulled_stays() {
+    fn a_layer_that_was_just_pulled_stays_and_old_rests_of_downloads_end() {
         let project = tempfile::tempdir().unwrap();
         let place = LocalFolder::of(project.path());
         let blobs = Blobs::new(place.images());
@@ -129,8 +132,13 @@ mod tests {
         let file = File::options().append(true).open(blobs.path(&old.digest));
         let before = SystemTime::now() - UNUSED_FOR;
         file.unwrap().set_modified(before).unwrap();
+        let (_, cut) = blobs.temporary().unwrap().keep().unwrap();
+        let (_, under_way) = blobs.temporary().unwrap().keep().unwrap();
+        let file = File::options().append(true).open(&cut);
+        file.unwrap().set_modified(before).unwrap();
         remove_unused(&place, &LocalState::default());
         assert!(blobs.path(&new.digest).exists());
         assert!(!blobs.path(&old.digest).exists());
+        assert!(under_way.exists() && !cut.exists());
     }
 }

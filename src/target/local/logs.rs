@@ -61,6 +61,9 @@ fn older(path: &Path) -> PathBuf {
     path.with_extension("1.log")
 }
 
+/// A line with its time.
+type TimedLine = (Option<Timestamp>, String);
+
 /// Reads the output of an app, line by line.
 pub struct LogReader {
     app: AppName,
@@ -85,9 +88,11 @@ impl LogReader {
 
     /// Sends the lines that exist. Returns false when nobody receives them any more.
     pub async fn send(&mut self, lines: &Sender<AppLine>) -> bool {
-        for line in self.read() {
+        for (at, line) in self.read() {
             let line = AppLine {
                 app: self.app.clone(),
+                replica: 1,
+                at,
                 line,
             };
             if lines.send(line).await.is_err() {
@@ -98,7 +103,7 @@ impl LogReader {
     }
 
     /// The lines that were added since the last call.
-    fn read(&mut self) -> Vec<String> {
+    fn read(&mut self) -> Vec<TimedLine> {
         let mut lines = Vec::new();
         if self.file.is_none() {
             if let Ok(file) = File::open(older(&self.path)) {
@@ -125,7 +130,7 @@ impl LogReader {
         open.is_some() && named.is_some() && open != named
     }
 
-    fn read_file(&mut self, lines: &mut Vec<String>) {
+    fn read_file(&mut self, lines: &mut Vec<TimedLine>) {
         let Some(file) = &mut self.file else {
             return;
         };
@@ -144,17 +149,17 @@ impl LogReader {
             let time: Option<Timestamp> = time.parse().ok();
             let is_wanted = self.since.is_none() || time >= self.since;
             if is_wanted {
-                lines.push(text.to_owned());
+                lines.push((time, text.to_owned()));
             }
         }
     }
 }
 
 /// Sends the output of apps, and then waits for further lines if it is followed.
-pub async fn send_all(mut readers: Vec<LogReader>, follow: bool, lines: Sender<AppLine>) {
+pub async fn send_all(mut readers: Vec<LogReader>, follow: bool, lines: &Sender<AppLine>) {
     loop {
         for reader in &mut readers {
-            if !reader.send(&lines).await {
+            if !reader.send(lines).await {
                 return;
             }
         }
@@ -176,8 +181,11 @@ mod tests {
         let path = folder.path().join("app.log");
         let mut log = LogFile::open(&path).unwrap();
         let mut reader = LogReader::new(AppName::new("app").unwrap(), path.clone(), None);
+        let texts = |reader: &mut LogReader| -> Vec<String> {
+            reader.read().into_iter().map(|(_, text)| text).collect()
+        };
         log.add("first line");
-        assert_eq!(reader.read(), ["first line"]);
+        assert_eq!(texts(&mut reader), ["first line"]);
         let line = "x".repeat(1 << 20);
         let mut read = 0;
         for _ in 0..20 {
@@ -186,12 +194,12 @@ mod tests {
         }
         assert_eq!(read, 20);
         log.add("last line");
-        assert_eq!(reader.read(), ["last line"]);
+        assert_eq!(texts(&mut reader), ["last line"]);
         for file in [older(&path), path.clone()] {
             assert!(file.metadata().unwrap().len() <= LARGEST);
         }
         let mut again = LogReader::new(AppName::new("app").unwrap(), path, None);
-        let lines = again.read();
+        let lines = texts(&mut again);
         assert!(lines.len() < 20);
         assert_eq!(lines.last().unwrap(), "last line");
     }

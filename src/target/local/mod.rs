@@ -25,7 +25,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use secrecy::ExposeSecret;
 
 pub use client::{COMMAND, LocalClient};
@@ -36,11 +35,11 @@ pub use state::{AppRecord, LocalState, ReleaseState, StoreState};
 use self::launch::SettingValues;
 use self::logs::LogReader;
 use self::protocol::{LocalAnswer, LocalRequest, ObservedStore, StageOrder, StagedApp};
-use self::state::ReleaseEnvironment;
+use self::state::{ReleaseEnvironment, StoredVariable, ValuePart};
 use super::{
-    AppState, Capabilities, Drained, LockAnswer, LockClaim, LogQuery, Observed, ReleaseSpec,
-    ReleasedApp, Replica, Settings, Staged, StagedRelease, SwitchToken, Target, TargetContext,
-    TargetStep,
+    AppState, Capabilities, DATA_VARIABLE, Drained, LockAnswer, LockClaim, LogQuery, Observed,
+    ReleaseSpec, ReleasedApp, Replica, Settings, Staged, StagedRelease, SwitchToken, Target,
+    TargetContext, TargetStep,
 };
 use crate::ledger::RecordId;
 use crate::pipeline::{Services, UnpackedImage};
@@ -50,6 +49,8 @@ use crate::store::StoreId;
 /// This machine, without containers.
 pub struct LocalTarget {
     client: LocalClient,
+    /// Whether stores have a folder for data.
+    has_data: bool,
     /// The `localDomain` of each store.
     domains: BTreeMap<StoreId, String>,
     services: Arc<Services>,
@@ -65,6 +66,7 @@ impl LocalTarget {
         });
         Self {
             client: context.local.clone(),
+            has_data: context.project.settings.deploy.data.is_some(),
             domains: domains.collect(),
             services: Arc::clone(&context.services),
         }
@@ -88,10 +90,17 @@ impl LocalTarget {
                 strips_prefix: app.strips_prefix,
             });
         }
-        let environment = ReleaseEnvironment {
+        let mut environment = ReleaseEnvironment {
             system: self.client.system.clone(),
             apps: variables::of(spec),
         };
+        if self.has_data {
+            let folder = self.client.place.make_data(&spec.store)?;
+            let path = StoredVariable::Parts(vec![ValuePart::Text(folder)]);
+            for variables in environment.apps.values_mut() {
+                variables.insert(DATA_VARIABLE.to_owned(), path.clone());
+            }
+        }
         Ok(StageOrder {
             store: spec.store.clone(),
             release: spec.id.clone(),
@@ -372,11 +381,11 @@ impl Target for LocalTarget {
         .boxed()
     }
 
-    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, BoxFuture<'a, ()>> {
+    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, ()> {
         async move {
             let readers = self.readers(wanted).map_err(of_store(&wanted.store))?;
-            let lines = wanted.lines.clone();
-            Ok(logs::send_all(readers, wanted.follow, lines).boxed())
+            logs::send_all(readers, wanted.follow, &wanted.lines).await;
+            Ok(())
         }
         .boxed()
     }

@@ -31,6 +31,10 @@ use crate::store::{AppName, StoreId};
 /// How long a background process that ends may hold its lock.
 const TAKEOVER: Duration = Duration::from_secs(15);
 
+/// How long a background process without anything to run waits for its first request. The command that
+/// has started it may have been killed.
+const UNUSED: Duration = Duration::from_secs(10);
+
 /// Bytes of a request. The values of `.env` files and a maintenance page are part of requests.
 const LARGEST_REQUEST: u64 = 16 << 20;
 
@@ -58,6 +62,16 @@ pub struct Background {
     /// The requests that are being answered.
     busy: AtomicUsize,
     shutdown: CancellationToken,
+}
+
+/// Whether the client of a request has ended.
+#[derive(Clone, Default)]
+pub(super) struct ClientEnd(CancellationToken);
+
+impl ClientEnd {
+    pub(super) fn has_come(&self) -> bool {
+        self.0.is_cancelled()
+    }
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -203,8 +217,15 @@ impl Background {
         let mut interrupted = handler(SignalKind::interrupt())?;
         // The stores keep running when the terminal is closed.
         let mut hung_up = handler(SignalKind::hangup())?;
+        let mut unused = std::pin::pin!(tokio::time::sleep(UNUSED));
         loop {
             tokio::select! {
+                () = &mut unused, if !unused.is_elapsed() => {
+                    let is_idle = self.busy.load(Ordering::SeqCst) == 0;
+                    if is_idle && !self.read_state(LocalState::is_needed) {
+                        return Ok(());
+                    }
+                }
                 () = self.shutdown.cancelled() => return Ok(()),
                 _ = terminated.recv() => return Ok(()),
                 _ = interrupted.recv() => return Ok(()),
@@ -239,16 +260,25 @@ impl Background {
         let mut reader = BufReader::new(reader.take(LARGEST_REQUEST));
         reader.read_line(&mut line).await?;
         // A request is carried out to its end, also when its client goes away.
-        let background = Arc::clone(self);
-        let answering = tokio::spawn(async move { background.answer_line(&line).await });
-        let answer = answering.await.map_err(std::io::Error::other)?;
+        let (background, client) = (Arc::clone(self), ClientEnd::default());
+        let end = client.clone();
+        let mut answering = tokio::spawn(async move { background.answer_line(&line, &end).await });
+        let answer = tokio::select! {
+            answer = &mut answering => answer,
+            // A client sends nothing after its request.
+            _ = reader.read_u8() => {
+                client.0.cancel();
+                answering.await
+            }
+        };
+        let answer = answer.map_err(std::io::Error::other)?;
         let mut text = serde_json::to_string(&answer)?;
         text.push('\n');
         writer.write_all(text.as_bytes()).await?;
         writer.shutdown().await
     }
 
-    async fn answer_line(self: &Arc<Self>, line: &str) -> LocalAnswer {
+    async fn answer_line(self: &Arc<Self>, line: &str, client: &ClientEnd) -> LocalAnswer {
         let line: RequestLine = match serde_json::from_str(line) {
             Ok(line) => line,
             Err(error) => {
@@ -266,7 +296,7 @@ impl Background {
             return LocalAnswer::OtherVersion(VERSION.into());
         }
         let answered = match serde_json::from_value::<LocalRequest>(line.request) {
-            Ok(request) => self.answer(request).await,
+            Ok(request) => self.answer(request, client).await,
             Err(error) => Err(Error::Protocol {
                 reason: error.to_string(),
             }),

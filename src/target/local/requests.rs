@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::app::RunningApp;
 use super::folder;
 use super::launch::{self, ReleaseStart};
-use super::process::{Background, locked};
+use super::process::{Background, ClientEnd, locked};
 use super::protocol::{LocalAnswer, LocalRequest, ObservedStore, StageOrder};
 use super::state::{AppRecord, ReleaseEnvironment, ReleaseState, StoredVariable, staged_host};
 use super::{Error, images};
@@ -31,6 +31,7 @@ impl Background {
     pub(super) async fn answer(
         self: &Arc<Self>,
         request: LocalRequest,
+        client: &ClientEnd,
     ) -> Result<LocalAnswer, Error> {
         match request {
             // It was answered before its version was looked at.
@@ -40,7 +41,7 @@ impl Background {
             }
             LocalRequest::Stage(order) => {
                 let _lock = self.lock_store(&order.store).await;
-                self.stage(*order).await
+                self.stage(*order, client).await
             }
             LocalRequest::Switch {
                 store,
@@ -86,7 +87,13 @@ impl Background {
         self.read_state(|state| state.observed(id, self.addresses))
     }
 
-    async fn stage(self: &Arc<Self>, order: StageOrder) -> Result<LocalAnswer, Error> {
+    /// Starts a release. If its client has ended meanwhile, the release is stopped: the next run may have
+    /// looked for what is left before this release was known.
+    async fn stage(
+        self: &Arc<Self>,
+        order: StageOrder,
+        client: &ClientEnd,
+    ) -> Result<LocalAnswer, Error> {
         let (store, id) = (order.store.clone(), order.release.clone());
         let is_running = locked(&self.running).contains_key(&(store.clone(), id.clone()));
         if !is_running {
@@ -113,6 +120,12 @@ impl Background {
             let started = match known {
                 Ok(()) => self.run(&store, &id).await,
                 Err(error) => Err(error),
+            };
+            let started = match started {
+                Ok(()) if client.has_come() => Err(Error::Protocol {
+                    reason: "the client has ended".into(),
+                }),
+                started => started,
             };
             if let Err(error) = started {
                 let _ = self.retire(&store, &id, false);

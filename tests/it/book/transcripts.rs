@@ -138,6 +138,7 @@ fn run(page: &Page, steps: &[Step]) -> Vec<Vec<String>> {
         .args(["-c", &script])
         .env("REGISTRY", &registry.address)
         .env("CONSOLE", &console.address)
+        .env("CLI_CONSOLE_NO_WAIT", "1")
         .output()
         .unwrap();
     // Stores of this page may still run.

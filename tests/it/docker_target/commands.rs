@@ -2,12 +2,14 @@
 
 use std::time::Instant;
 
+use alokai::store::TargetKind;
 use serde_json::{Value, json};
 
 use super::{World, docker, free_port};
+use crate::live::keeping;
 use crate::support::{MIDDLEWARE, Project, second_registry};
 
-const TEXTS: &str = "apps/stores/fashion/stores/us/storefront-unified-nextjs/texts.txt";
+pub const TEXTS: &str = "apps/stores/fashion/stores/us/storefront-unified-nextjs/texts.txt";
 
 /// A middleware that ends after some milliseconds.
 fn ending(after: u32) -> String {
@@ -17,16 +19,19 @@ setTimeout(() => {{ console.error('the backend is gone'); process.exit(3); }}, {
     )
 }
 
-fn change(project: &Project, path: &str, content: &str) {
+pub fn change(project: &Project, path: &str, content: &str) {
     project.write(path, content);
     project.commit();
 }
 
 #[test]
 fn a_store_is_deployed_and_rolled_back_and_a_bad_release_is_refused() {
-    let Some(world) = World::new("commands") else {
-        return;
-    };
+    if let Some(world) = World::new("commands") {
+        deploy_and_roll_back(&world);
+    }
+}
+
+pub fn deploy_and_roll_back(world: &World) {
     let project = &world.project;
     let source = format!("apps/{MIDDLEWARE}/src/index.js");
     project.alokai("store deploy --store us").succeeds();
@@ -41,14 +46,14 @@ fn a_store_is_deployed_and_rolled_back_and_a_bad_release_is_refused() {
     println!("rolled back in {:?}", start.elapsed());
     assert_eq!(world.page("/"), "texts of us\n\n200");
     project.alokai("store unpin --store us").succeeds();
-    let before = running(&world);
+    let before = running(world);
 
     // It ends before it is healthy.
     change(project, &source, &ending(0));
     let run = project.alokai("store deploy --store us").fails_with(1);
     assert!(run.stderr.contains("the backend is gone"), "{}", run.stderr);
     assert!(run.stderr.contains("code 3"), "{}", run.stderr);
-    assert_eq!(running(&world), before);
+    assert_eq!(running(world), before);
 
     // It ends after it got the traffic, and the earlier release gets the traffic again.
     let config = project.read("alokai.config.json");
@@ -58,24 +63,31 @@ fn a_store_is_deployed_and_rolled_back_and_a_bad_release_is_refused() {
     change(project, &source, &ending(8000));
     let run = project.alokai("store deploy --store us").fails_with(1);
     assert!(run.stderr.contains("the backend is gone"), "{}", run.stderr);
-    assert_eq!(running(&world), before);
+    assert_eq!(running(world), before);
     assert_eq!(world.page("/api/x"), "middleware\n\n200");
 }
 
-/// The containers that run.
-fn running(world: &World) -> String {
+/// The containers that run, or the services that a swarm is asked to run.
+pub fn running(world: &World) -> String {
+    if world.kind == TargetKind::Swarm {
+        return crate::swarm_target::running(world).join("\n");
+    }
     let owner = format!("label=com.alokai.project={}-us", world.name);
     docker(&["ps", "--filter", &owner, "--format", "{{.Names}}"])
 }
 
 #[test]
 fn of_two_clones_that_release_at_once_one_wins_and_the_other_one_names_it() {
+    release_two_clones_at_once(TargetKind::Docker);
+}
+
+pub fn release_two_clones_at_once(kind: TargetKind) {
     let folder = tempfile::tempdir().unwrap();
     let proxy = json!({
         "bind": [format!("127.0.0.1:{}", free_port())],
         "folder": folder.path(),
     });
-    let Some(world) = World::with("clones", &json!({ "proxy": proxy })) else {
+    let Some(world) = World::at(kind, "clones", &json!({ "proxy": proxy })) else {
         return;
     };
     let clone = world.project.shallow_clone("10");
@@ -94,7 +106,7 @@ fn of_two_clones_that_release_at_once_one_wins_and_the_other_one_names_it() {
     let won = usize::from(ends[1].status.success());
     assert_eq!(world.page("/"), format!("{}\n200", winner[won]));
     assert_eq!(running(&world).lines().count(), 2);
-    let left = world.containers();
+    let left = world.objects();
     assert!(left.iter().all(|name| !name.contains("lock")), "{left:?}");
 }
 
@@ -149,4 +161,56 @@ fn an_exported_build_runs_in_another_store_from_another_registry() {
     for digest in own {
         assert!(images.contains(&digest), "{images}");
     }
+}
+
+#[test]
+fn data_outlives_releases_rollbacks_and_a_prune() {
+    let Some(world) = World::new("data") else {
+        return;
+    };
+    let project = &world.project;
+    let source = format!("apps/{MIDDLEWARE}/src/index.js");
+    let release = |word: &str| {
+        change(project, &source, &keeping(word));
+        project.alokai("store deploy --store us").succeeds();
+    };
+    let says = |path: &str, text: &str| {
+        assert_eq!(world.page(&format!("/api/{path}")), format!("{text}\n200"));
+    };
+    release("one");
+    says("", "nothing");
+    says("write", "one ");
+    release("two");
+    says("", "one ");
+    says("write", "one two ");
+    project.alokai("store rollback --store us").succeeds();
+    says("write", "one two one ");
+    let prune = "store releases prune --store us --keep 0";
+    project.alokai(prune).succeeds();
+    assert_eq!(running(&world).lines().count(), 2);
+    assert_eq!(world.containers().len(), 2);
+    project.alokai("store unpin --store us").succeeds();
+    release("three");
+    says("", "one two one ");
+    let volume = format!("alokai-{}-us-us-data", world.name);
+    let owner = docker(&["volume", "inspect", "--format", "{{.Labels}}", &volume]);
+    assert!(owner.contains(&format!("{}-us", world.name)), "{owner}");
+
+    // A folder of the machine, at another path.
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("us");
+    std::fs::create_dir(&own).unwrap();
+    for open in [folder.path(), &own] {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(open, mode).unwrap();
+    }
+    let config = project.read("alokai.config.json");
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    config["deploy"]["data"] = json!({ "path": "/var/shop", "source": folder.path() });
+    project.write("alokai.config.json", format!("{config:#}"));
+    release("four");
+    says("write", "four ");
+    let visits = own.join("visits");
+    assert_eq!(std::fs::read_to_string(&visits).unwrap(), "four ");
+    std::fs::remove_file(visits).unwrap();
 }

@@ -15,6 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Default)]
 struct Seen {
     ends: AtomicBool,
+    /// The pause of a client between two requests.
+    pause: Duration,
     /// How many releases were told to end so far.
     left: AtomicUsize,
     requests: AtomicUsize,
@@ -55,10 +57,26 @@ impl Load {
             let seen = Arc::clone(&seen);
             std::thread::spawn(move || run(port, &seen))
         };
-        let pages = (0..20).map(|_| client(ask_for_pages));
+        let pages = (0..20).map(|_| client(|port, seen| ask_for_pages(port, "/page", seen)));
         let sockets = (0..5).map(|_| client(keep_a_socket));
         Self {
             clients: pages.chain(sockets).collect(),
+            seen,
+        }
+    }
+
+    /// Starts clients that ask the frontend and the middleware of `us.localhost` now and then.
+    pub fn calm(port: u16) -> Self {
+        let seen = Arc::new(Seen {
+            pause: Duration::from_millis(10),
+            ..Seen::default()
+        });
+        let client = |path: &'static str| {
+            let seen = Arc::clone(&seen);
+            std::thread::spawn(move || ask_for_pages(port, path, &seen))
+        };
+        Self {
+            clients: ["/", "/api/x", "/", "/api/x"].map(client).into(),
             seen,
         }
     }
@@ -116,7 +134,7 @@ fn head(stream: &mut BufReader<TcpStream>) -> std::io::Result<Vec<String>> {
     }
 }
 
-fn ask_for_pages(port: u16, seen: &Seen) {
+fn ask_for_pages(port: u16, path: &str, seen: &Seen) {
     while !seen.end() {
         let mut stream = match connect(port) {
             Ok(stream) => stream,
@@ -127,13 +145,14 @@ fn ask_for_pages(port: u16, seen: &Seen) {
             }
         };
         loop {
-            match page(&mut stream) {
+            match page(&mut stream, path) {
                 Ok((page, keeps)) => {
                     seen.requests.fetch_add(1, Ordering::SeqCst);
                     seen.pages.lock().unwrap().insert(page);
                     if seen.end() || !keeps {
                         break;
                     }
+                    std::thread::sleep(seen.pause);
                 }
                 Err(error) => {
                     seen.failed("page", error);
@@ -145,10 +164,9 @@ fn ask_for_pages(port: u16, seen: &Seen) {
 }
 
 /// A page, and whether the connection stays open.
-fn page(stream: &mut BufReader<TcpStream>) -> std::io::Result<(String, bool)> {
-    stream
-        .get_mut()
-        .write_all(b"GET /page HTTP/1.1\r\nHost: us.localhost\r\n\r\n")?;
+fn page(stream: &mut BufReader<TcpStream>, path: &str) -> std::io::Result<(String, bool)> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: us.localhost\r\n\r\n");
+    stream.get_mut().write_all(request.as_bytes())?;
     let lines = head(stream)?;
     let length = lines
         .iter()

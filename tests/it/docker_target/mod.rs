@@ -1,10 +1,14 @@
 //! The target `docker`: real containers of a real engine, and a real HAProxy.
 
-mod commands;
-mod load;
+pub mod commands;
+pub mod faults;
+mod hosts;
+pub mod killed;
+pub mod load;
 mod proxy;
-mod releases;
-mod switching;
+pub mod releases;
+pub mod secrets;
+pub mod switching;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,14 +20,13 @@ use alokai::cache::Cache;
 use alokai::config::{AppReference, Project as Config, TemplatePart};
 use alokai::event::Events;
 use alokai::ledger::{RecordId, RecordKind};
-use alokai::pipeline::{Access, Interrupt, RegistryClients, Services};
+use alokai::pipeline::{Access, EngineAccess, Interrupt, RegistryClients, Services};
 use alokai::plan::DEFAULT_CONSOLE;
-use alokai::store::{AppKind, AppName, Framework, StoreId};
-use alokai::target::docker::DockerTarget;
+use alokai::store::{AppKind, AppName, Framework, StoreId, TargetKind};
 use alokai::target::local::LocalClient;
 use alokai::target::{
     Drained, Error, HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable, Staged, Target,
-    TargetContext, TargetStep,
+    TargetContext, TargetStep, target_of,
 };
 use jiff::Timestamp;
 use oci_distribution::Credentials;
@@ -35,10 +38,11 @@ use crate::support::{FRONTEND, MIDDLEWARE, Project, Registry, docker, registry};
 const SERVER: &str = include_str!("server.js");
 
 /// How long a test waits for something.
-const LIMIT: Duration = Duration::from_mins(1);
+pub const LIMIT: Duration = Duration::from_mins(1);
 
 /// A project that runs on the engine, and the image of its apps.
 pub struct World {
+    pub kind: TargetKind,
     pub name: String,
     pub project: Project,
     pub registry: Registry,
@@ -77,18 +81,27 @@ impl World {
 
     /// The same with this section `deploy.docker`.
     pub fn with(name: &str, section: &Value) -> Option<Self> {
+        Self::at(TargetKind::Docker, name, section)
+    }
+
+    /// The same at a target, with its section of `deploy`.
+    pub fn at(kind: TargetKind, name: &str, section: &Value) -> Option<Self> {
         let registry = registry()?;
         if !has_haproxy() {
             return None;
         }
         let name = format!("{name}-{}", std::process::id());
-        let deploy = json!({ "target": "docker", "watch": 1, "docker": section });
+        let deploy = json!({ "target": kind.name(), "watch": 1, kind.name(): section });
         let project = Project::shop_named(&name).setting("deploy", &deploy);
         // Nothing is sent to the console.
-        let project = registry.used_by(project, "http://127.0.0.1:9");
+        let mut project = registry.used_by(project, "http://127.0.0.1:9");
+        if let Ok(host) = std::env::var("DOCKER_HOST") {
+            project = project.env("DOCKER_HOST", &host);
+        }
         project.commit();
         let (reference, digest) = image(&registry, &project);
         Some(Self {
+            kind,
             name,
             project,
             registry,
@@ -102,14 +115,17 @@ impl World {
     }
 
     /// The engine, as a run in this project has it.
-    pub fn target(&self) -> DockerTarget {
+    pub fn target(&self) -> Arc<dyn Target> {
         let config = Config::load(self.project.root()).unwrap();
         let (events, received) = Events::channel();
         std::thread::spawn(move || received.for_each(drop));
         let credentials =
             Credentials::new(self.registry.user.clone(), self.registry.password.clone());
         let access = Access {
-            docker: std::env::var("DOCKER_HOST").ok(),
+            docker: EngineAccess {
+                host: std::env::var("DOCKER_HOST").ok(),
+                certificates: None,
+            },
             credentials: Some(Arc::new(credentials)),
             registry: Some(self.registry.address.clone()),
             ..Access::default()
@@ -125,14 +141,15 @@ impl World {
             clients: RegistryClients::default(),
             warned: false.into(),
         };
-        DockerTarget::new(TargetContext {
+        let context = TargetContext {
             project: Arc::new(config),
             services: Arc::new(services),
             console: DEFAULT_CONSOLE.into(),
             plan: None,
             // The target does not use it.
             local: LocalClient::new(self.project.root(), "alokai".into(), BTreeMap::new()),
-        })
+        };
+        target_of(self.kind, &context).unwrap()
     }
 
     pub fn wait<T>(&self, step: TargetStep<'_, T>) -> Result<T, Error> {
@@ -188,7 +205,7 @@ impl World {
     }
 
     /// Stages a release and waits until its apps answer.
-    pub fn stage(&self, target: &DockerTarget, spec: &ReleaseSpec) -> Staged {
+    pub fn stage(&self, target: &dyn Target, spec: &ReleaseSpec) -> Staged {
         let staged = self.wait(target.stage(spec)).unwrap();
         let start = Instant::now();
         for replica in &staged.replicas {
@@ -201,13 +218,13 @@ impl World {
     }
 
     /// Gives the traffic to a release, as if it was observed just now.
-    pub fn switch(&self, target: &DockerTarget, spec: &ReleaseSpec) {
+    pub fn switch(&self, target: &dyn Target, spec: &ReleaseSpec) {
         let token = self.wait(target.observe(&spec.store)).unwrap().token;
         self.wait(target.switch(spec, &token)).unwrap();
     }
 
     /// Waits until a release has no open requests, for at most a second, and stops it.
-    pub fn leave(&self, target: &DockerTarget, spec: &ReleaseSpec, kept: bool) {
+    pub fn leave(&self, target: &dyn Target, spec: &ReleaseSpec, kept: bool) {
         let start = Instant::now();
         while self.wait(target.drained(&spec.store, &spec.id)).unwrap() != Drained::Yes
             && start.elapsed() < Duration::from_secs(1)
@@ -221,7 +238,7 @@ impl World {
     /// The port of the proxy.
     pub fn port(&self) -> u16 {
         let config: Value = serde_json::from_str(&self.project.read("alokai.config.json")).unwrap();
-        let bind = config["deploy"]["docker"]["proxy"]["bind"][0].as_str();
+        let bind = config["deploy"][self.kind.name()]["proxy"]["bind"][0].as_str();
         bind.unwrap().rsplit(':').next().unwrap().parse().unwrap()
     }
 
@@ -241,6 +258,24 @@ impl World {
         curl(&url, path, &["--header", &host, "--write-out", status]).unwrap_or_default()
     }
 
+    /// What the engine has for the store: its containers, with locks and stopped ones, or what its
+    /// swarm has. A swarm keeps the containers of tasks that have ended for a while.
+    pub fn objects(&self) -> Vec<String> {
+        if self.kind == TargetKind::Docker {
+            return self.containers();
+        }
+        let owner = format!("label=com.alokai.project={}-us", self.name);
+        let mut names = Vec::new();
+        for kind in ["service", "secret", "config"] {
+            let list = docker(&[kind, "ls", "--filter", &owner, "--format", "{{.Name}}"]);
+            names.extend(list.lines().map(|name| format!("{kind} {name}")));
+        }
+        // The record of the proxy stays.
+        names.retain(|name| !name.starts_with("config alokai-proxy-"));
+        names.sort();
+        names
+    }
+
     /// The names of the store's containers, with locks and stopped ones.
     pub fn containers(&self) -> Vec<String> {
         let owner = format!("label=com.alokai.project={}-us", self.name);
@@ -252,7 +287,7 @@ impl World {
     pub fn end_proxy(&self) {
         let config = self.project.read("alokai.config.json");
         let config: Value = serde_json::from_str(&config).unwrap();
-        let folder = config["deploy"]["docker"]["proxy"]["folder"].as_str();
+        let folder = config["deploy"][self.kind.name()]["proxy"]["folder"].as_str();
         end_proxy(&self.project.path(folder.unwrap_or(".alokai/proxy")));
     }
 }
@@ -277,6 +312,9 @@ impl Drop for World {
         end_proxy(&self.project.path(".alokai/other"));
         for store in ["us", "eu"] {
             let owner = format!("label=com.alokai.project={}-{store}", self.name);
+            if self.kind == TargetKind::Swarm {
+                crate::swarm_target::clean(&owner);
+            }
             let run = |arguments: &[&str]| {
                 let output = Command::new("docker").args(arguments).output().unwrap();
                 String::from_utf8_lossy(&output.stdout).into_owned()

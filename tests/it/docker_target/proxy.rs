@@ -1,6 +1,6 @@
 //! HAProxy's files and restarts, maintenance, and an engine without a proxy.
 
-use alokai::target::{SwitchToken, Target};
+use alokai::target::SwitchToken;
 use serde_json::json;
 
 use super::{World, curl, docker, free_port, us};
@@ -13,10 +13,10 @@ fn a_restart_of_the_proxy_keeps_the_traffic_and_the_page_for_maintenance() {
     };
     let target = world.target();
     let (first, second) = (world.release("first"), world.release("second"));
-    world.stage(&target, &first);
-    world.switch(&target, &first);
-    world.stage(&target, &second);
-    world.switch(&target, &second);
+    world.stage(&*target, &first);
+    world.switch(&*target, &first);
+    world.stage(&*target, &second);
+    world.switch(&*target, &second);
     let since = world.wait(target.observe(&us())).unwrap().since;
     assert!(since.is_some());
 
@@ -43,7 +43,7 @@ fn a_restart_of_the_proxy_keeps_the_traffic_and_the_page_for_maintenance() {
     assert_eq!(world.page("/api/x"), shown);
     assert!(world.wait(target.observe(&us())).unwrap().maintenance);
     // Releases are possible meanwhile.
-    world.switch(&target, &first);
+    world.switch(&*target, &first);
     assert_eq!(world.page("/page"), shown);
     world.wait(target.maintenance(&us(), None)).unwrap();
     assert_eq!(world.page("/page"), "first /page with first /\n200");
@@ -66,9 +66,9 @@ fn what_the_running_proxy_does_wins_over_its_files() {
     let target = world.target();
     let (first, second) = (world.release("first"), world.release("second"));
     for spec in [&first, &second] {
-        world.stage(&target, spec);
+        world.stage(&*target, spec);
     }
-    world.switch(&target, &first);
+    world.switch(&*target, &first);
     // As a run that was killed between the switch and the writing of the files.
     let command = format!("set map active.map {}-us/us {}\n", world.name, second.id);
     let mut socket =
@@ -92,9 +92,9 @@ fn a_release_without_routes_gets_no_traffic_and_the_error_names_it() {
     };
     let target = world.target();
     let (first, second) = (world.release("first"), world.release("second"));
-    world.stage(&target, &first);
-    world.switch(&target, &first);
-    world.stage(&target, &second);
+    world.stage(&*target, &first);
+    world.switch(&*target, &first);
+    world.stage(&*target, &second);
     let file = ".alokai/proxy/table.json";
     let mut table: serde_json::Value = serde_json::from_str(&world.project.read(file)).unwrap();
     let releases = table["releases"].as_object_mut().unwrap();
@@ -115,19 +115,19 @@ fn a_path_of_which_the_proxy_cannot_remove_all_segments_is_refused() {
     let target = world.target();
     let mut spec = world.release("first");
     spec.apps[0].path_prefix = Some("/1/2/3/4/5/6/".into());
-    world.stage(&target, &spec);
-    world.switch(&target, &spec);
+    world.stage(&*target, &spec);
+    world.switch(&*target, &spec);
     assert_eq!(world.page("/1/2/3/4/5/6/page"), "first /page\n200");
     let mut spec = world.release("second");
     spec.apps[0].path_prefix = Some("/1/2/3/4/5/6/7/".into());
     let error = world.wait(target.stage(&spec)).unwrap_err().to_string();
     assert!(
-        error.contains("has 7 segments; the limit of the target `docker` is 6"),
+        error.contains("has 7 segments; HAProxy can remove 6"),
         "{error}"
     );
     // The app that sees the whole path has no limit.
     spec.apps[0].strips_prefix = false;
-    world.stage(&target, &spec);
+    world.stage(&*target, &spec);
 
     // A deploy is refused before its first build.
     let apps = serde_json::json!({ "playwright": { "path": "/1/2/3/4/5/6/7" } });
@@ -152,8 +152,8 @@ fn a_changed_address_of_the_proxy_is_taken_over() {
     };
     let target = world.target();
     let spec = world.release("v1");
-    world.stage(&target, &spec);
-    world.switch(&target, &spec);
+    world.stage(&*target, &spec);
+    world.switch(&*target, &spec);
     let bind = format!("127.0.0.1:{}", free_port());
     let deploy = json!({ "target": "docker", "docker": { "proxy": { "bind": [bind] } } });
     let config = world.project.read("alokai.config.json");
@@ -208,7 +208,7 @@ fn without_a_proxy_a_switch_recreates_the_containers_on_the_same_ports() {
     };
     let releases = ["v1", "v2", "v3"].map(|version| world.release(version));
     for (spec, version) in releases.iter().zip(["v1", "v2", "v3"]) {
-        world.switch(&target, spec);
+        world.switch(&*target, spec);
         answers(&format!("{version} /page with {version} /"));
     }
     let observed = world.wait(target.observe(&us())).unwrap();
@@ -242,8 +242,8 @@ fn a_store_behind_another_proxy_is_not_touched() {
     };
     let target = world.target();
     let (live, next) = (world.release("live"), world.release("next"));
-    world.stage(&target, &live);
-    world.switch(&target, &live);
+    world.stage(&*target, &live);
+    world.switch(&*target, &live);
     // A clone of the project on the same engine, with a proxy of its own.
     let edit = |folder: Option<&str>, bind: String| {
         let config = world.project.read("alokai.config.json");

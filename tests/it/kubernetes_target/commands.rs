@@ -38,13 +38,26 @@ fn a_store_is_deployed_and_rolled_back_and_a_bad_release_is_refused() {
     );
     project.alokai("store deploy --store us").succeeds();
     let first = active();
+    project.alokai("store maintenance on --store us").succeeds();
+    let status = project.alokai("store status --store us --json").succeeds();
+    assert!(
+        status.stdout.contains("\"maintenance\": true"),
+        "{}",
+        status.stdout
+    );
+    assert_eq!(active(), "");
     change(project, "second texts\n");
     project
         .alokai("store settings set KEY=hidden --store us")
         .succeeds();
     project.alokai("store deploy --store us").succeeds();
+    // The page is still shown.
+    assert_eq!(active(), "");
+    project
+        .alokai("store maintenance off --store us")
+        .succeeds();
     let second = active();
-    assert_ne!(first, second);
+    assert!(first != second && !second.is_empty());
     let status = project.alokai("store status --store us --json").succeeds();
     assert!(status.stdout.contains(&second), "{}", status.stdout);
     project.alokai("store rollback --store us").succeeds();

@@ -54,7 +54,7 @@ fn a_token_and_a_certificate_are_accepted_and_other_logins_are_explained() {
 
 #[test]
 fn the_permissions_of_the_docs_are_enough() {
-    let section = json!({ "ingress": {} });
+    let section = json!({ "ingress": {}, "storage": {} });
     let Some(world) = World::with("permissions", &section) else {
         return;
     };
@@ -97,6 +97,9 @@ fn the_permissions_of_the_docs_are_enough() {
         }
         world.switch(&target, spec);
         world.wait(target.health(&us(), &spec.id)).unwrap();
+    }
+    for page in [Some("page"), None] {
+        world.wait(target.maintenance(&us(), page)).unwrap();
     }
     drop(kubelet);
     world.wait(target.retire(&us(), &first.id, true)).unwrap();

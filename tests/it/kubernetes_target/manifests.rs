@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use alokai::config::Project as Config;
+use alokai::target::SpecVariable;
 use alokai::target::kubernetes::{StoreManifests, manifests};
 use serde_json::{Value, json};
 
@@ -24,17 +25,25 @@ fn with_routes() -> Value {
             "annotations": { "cert-manager.io/cluster-issuer": "letsencrypt" },
             "tlsSecret": "{store}-tls",
         },
+        "storage": { "size": "10Gi", "class": "nfs", "accessMode": "ReadWriteMany" },
         "gateway": { "name": "public", "namespace": "gateways", "sectionName": "https", "tls": true },
     })
 }
 
 fn objects(section: &Value) -> StoreManifests {
     let deploy = json!({ "target": "kubernetes", "kubernetes": section });
-    let project = Project::shop().setting("deploy", &deploy);
+    objects_with(&deploy, &["PRICE".into()])
+}
+
+/// The objects of a store that has these settings, and another value of `DATA_DIR` in a `.env` file.
+fn objects_with(deploy: &Value, settings: &[String]) -> StoreManifests {
+    let project = Project::shop().setting("deploy", deploy);
     let config = Config::load(project.root()).unwrap();
     let mut spec = release_with("R01KBN6XG0ABCDEFG".parse().unwrap());
     spec.settings = Some("R01KBN6XG0ABCDEF0".into());
-    manifests(&config, &spec, &["PRICE".into()]).unwrap()
+    let secret = SpecVariable::Secret("/of-the-file".to_owned().into());
+    spec.apps[2].variables.insert("DATA_DIR".into(), secret);
+    manifests(&config, &spec, settings).unwrap()
 }
 
 #[test]
@@ -57,6 +66,100 @@ fn the_objects_of_a_store() {
             "Service"
         ]
     );
+}
+
+/// The pods of the Deployments.
+fn pods(made: &StoreManifests) -> Vec<&Value> {
+    let objects = made.objects.iter();
+    let deployments = objects.filter(|it| it["kind"] == "Deployment");
+    deployments.map(|it| &it["spec"]["template"]).collect()
+}
+
+/// The value of a variable of a pod.
+fn variable<'a>(pod: &'a Value, name: &str) -> Option<&'a str> {
+    let all = pod["spec"]["containers"][0]["env"].as_array().unwrap();
+    let found = all.iter().find(|it| it["name"] == name)?;
+    found["value"].as_str()
+}
+
+#[test]
+fn the_pods_of_a_store_share_one_claim_and_run_on_one_node_if_they_have_to() {
+    let deploy = |data: Value, storage: Value| {
+        json!({
+            "target": "kubernetes",
+            "data": data,
+            "kubernetes": { "storage": storage },
+        })
+    };
+    let data = json!({ "path": "/srv/files" });
+    let made = objects_with(&deploy(data.clone(), json!({})), &[]);
+    let claims = made.objects.iter();
+    let claims = claims.filter(|it| it["kind"] == "PersistentVolumeClaim");
+    let claims: Vec<_> = claims.collect();
+    assert_eq!(claims.len(), 1);
+    assert_eq!(claims[0]["metadata"]["name"], "acme-us-us-data");
+    for pod in pods(&made) {
+        assert_eq!(variable(pod, "DATA_DIR"), Some("/srv/files"));
+        assert_eq!(pod["spec"]["securityContext"]["fsGroup"], 1000);
+        let affinity = &pod["spec"]["affinity"]["podAffinity"];
+        let term = &affinity["requiredDuringSchedulingIgnoredDuringExecution"][0];
+        // The first pod of all has to fit its own rule.
+        let labels = term["labelSelector"]["matchLabels"].as_object().unwrap();
+        assert!(!labels.is_empty());
+        for (name, value) in labels {
+            assert_eq!(pod["metadata"]["labels"][name], *value, "{pod}");
+        }
+    }
+    // The value of the file is not in the Secret either.
+    let secrets = json!(
+        made.secrets
+            .iter()
+            .map(|(_, names)| names)
+            .collect::<Vec<_>>()
+    );
+    assert_eq!(secrets, json!([["TOKEN"], []]));
+
+    // A setting wins.
+    let made = objects_with(&deploy(data.clone(), json!({})), &["DATA_DIR".into()]);
+    assert!(
+        pods(&made)
+            .iter()
+            .all(|it| variable(it, "DATA_DIR").is_none())
+    );
+
+    let wide = json!({ "accessMode": "ReadWriteMany", "fsGroup": null, "claim": "{store}-files" });
+    let made = objects_with(&deploy(data, wide), &[]);
+    for pod in pods(&made) {
+        let pod = &pod["spec"];
+        assert!(pod["affinity"].is_null() && pod["securityContext"].is_null());
+        let claim = &pod["volumes"][0]["persistentVolumeClaim"]["claimName"];
+        assert_eq!(*claim, "us-files");
+        let mount = &pod["containers"][0]["volumeMounts"][0];
+        assert_eq!(*mount, json!({ "name": "data", "mountPath": "/srv/files" }));
+    }
+    assert!(
+        made.objects
+            .iter()
+            .all(|it| it["kind"] != "PersistentVolumeClaim")
+    );
+
+    for without in [
+        deploy(Value::Null, json!({})),
+        deploy(json!({}), Value::Null),
+    ] {
+        let made = objects_with(&without, &[]);
+        assert!(
+            made.objects
+                .iter()
+                .all(|it| it["kind"] != "PersistentVolumeClaim")
+        );
+        for pod in pods(&made) {
+            assert!(pod["spec"]["volumes"].is_null(), "{pod}");
+            assert_eq!(variable(pod, "DATA_DIR"), None);
+        }
+        // The value of the file is left.
+        assert!(made.secrets.iter().any(|(_, names)| names[0] == "DATA_DIR"));
+    }
 }
 
 #[test]
@@ -109,12 +212,11 @@ fn an_image_in_a_folder_is_refused() {
 
 #[test]
 fn wrong_values_in_the_config_are_reported_together() {
-    let section =
-        json!({ "namespace": "My Shops", "replicas": { "*": 0 }, "gateway": { "name": "Public" } });
+    let section = json!({ "namespace": "My Shops", "replicas": { "*": 0 }, "gateway": { "name": "Public" }, "storage": { "size": "big" } });
     let deploy = json!({ "kubernetes": section });
     let project = Project::shop().setting("deploy", &deploy);
     let run = project.alokai("store list").fails_with(2);
-    for text in ["`My Shops`", "`0`", "`Public`"] {
+    for text in ["`My Shops`", "`0`", "`Public`", "`big`"] {
         assert!(run.stderr.contains(text), "{}", run.stderr);
     }
 }

@@ -3,8 +3,10 @@
 
 mod commands;
 mod logins;
+mod maintenance;
 mod manifests;
 mod releases;
+mod storage;
 mod stub;
 
 use std::path::{Path, PathBuf};

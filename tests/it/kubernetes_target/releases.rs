@@ -22,7 +22,7 @@ fn versions(objects: &[Value]) -> Vec<(String, String)> {
         .collect()
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < LIMIT, "{what}");

@@ -5,11 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use alokai::target::{LogQuery, Target};
+use alokai::target::{AppLine, LogQuery, ReleaseSpec, Target};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::{release, target};
@@ -24,6 +25,10 @@ struct Script {
     may_forward: bool,
     /// The objects of each kind, by the name in addresses.
     lists: BTreeMap<&'static str, Value>,
+    /// Objects, by the end of their address.
+    objects: BTreeMap<&'static str, Value>,
+    /// The output of pods.
+    output: Option<&'static str>,
     /// The only token that is accepted.
     token: Option<String>,
 }
@@ -56,7 +61,12 @@ async fn answer(
         return (status(418), format!("the app was asked for {asked}"));
     }
     if path.contains("/log?") {
-        return (status(200), "first\r\nsecond\n".into());
+        let output = script.output.unwrap_or("first\r\nsecond\n");
+        return (status(200), output.into());
+    }
+    let mut objects = script.objects.iter();
+    if let Some((_, object)) = objects.find(|(end, _)| path.ends_with(*end)) {
+        return (status(200), object.to_string());
     }
     let listed = script.lists.iter();
     let mut listed = listed.filter(|(kind, _)| path.contains(&format!("/{kind}?labelSelector")));
@@ -255,7 +265,7 @@ fn the_output_of_a_release_is_read_line_by_line() {
         since: Some("2026-01-02T03:04:05.678Z".parse().unwrap()),
         lines,
     };
-    let read = async { target.logs(&wanted).await.unwrap().await };
+    let read = async { target.logs(&wanted).await.unwrap() };
     stub.runtime.block_on(read);
     drop(wanted);
     let read = std::iter::from_fn(|| received.blocking_recv());
@@ -268,8 +278,96 @@ fn the_output_of_a_release_is_read_line_by_line() {
         ]
     );
     let seen = stub.seen();
-    let query = "log?container=app&follow=true&sinceTime=2026-01-02T03%3A04%3A05Z";
+    let query = "log?container=app&timestamps=true&follow=true&sinceTime=2026-01-02T03%3A04%3A05Z";
     assert!(seen.iter().any(|it| it.ends_with(query)), "{seen:?}");
+}
+
+/// The lines of the output of a release.
+fn lines_of(stub: &Stub, release: &ReleaseSpec) -> Result<Vec<AppLine>, alokai::target::Error> {
+    let target = stub.target();
+    let (lines, mut received) = tokio::sync::mpsc::channel(10);
+    let wanted = LogQuery {
+        store: release.store.clone(),
+        release: Some(release.id.clone()),
+        app: None,
+        follow: false,
+        since: Some("2026-01-02T03:04:05.5Z".parse().unwrap()),
+        lines,
+    };
+    let read = async { target.logs(&wanted).await };
+    stub.runtime.block_on(read)?;
+    drop(wanted);
+    Ok(std::iter::from_fn(|| received.blocking_recv()).collect())
+}
+
+#[test]
+fn secrets_are_replaced_in_the_output_and_unknown_secrets_are_an_error() {
+    let stub = Stub::new(&json!({}), "{token: t}");
+    let spec = release();
+    with_pods(&stub, spec.id.as_str());
+    let source = |name: &str| json!({ "secretRef": { "name": name } });
+    let container = json!({ "envFrom": [source("of-files"), source("of-settings")] });
+    let secret = |labels: Value, values: &[(&str, &str)]| {
+        let data = values.iter().map(|(name, value)| {
+            let value = base64::engine::general_purpose::STANDARD.encode(value);
+            ((*name).to_owned(), value.into())
+        });
+        let data: serde_json::Map<String, Value> = data.collect();
+        json!({ "metadata": { "labels": labels }, "data": data })
+    };
+    let of_release = json!({ "alokai.com/release": spec.id.as_str() });
+    let files = [
+        ("TOKEN", "hidden-token"),
+        ("NEXT_PUBLIC_URL", "https://shown.example"),
+        ("PIN", "12345"),
+    ];
+    {
+        let mut script = stub.script.lock().unwrap();
+        let deployments = script.lists.get_mut("deployments").unwrap();
+        deployments[0]["spec"]["template"]["spec"]["containers"] = json!([container]);
+        script
+            .objects
+            .insert("/secrets/of-files", secret(of_release, &files));
+        let settings = secret(
+            json!({}),
+            &[("KEY", "hidden/setting"), ("NEXT_PUBLIC_KEY", "hidden-too")],
+        );
+        script.objects.insert("/secrets/of-settings", settings);
+        script.output = Some(
+            "2026-01-02T03:04:05.4Z too early\n\
+             2026-01-02T03:04:05.6Z token hidden-token pin 12345 at https://shown.example\n\
+             2026-01-02T03:04:06Z ?key=hidden%2Fsetting hidden-too\n\
+             2026-01-02T03:04:07Z \n",
+        );
+    }
+    let lines = lines_of(&stub, &spec).unwrap();
+    let texts: Vec<_> = lines.iter().map(|line| line.line.as_str()).collect();
+    assert_eq!(
+        texts,
+        [
+            "token *** pin 12345 at https://shown.example",
+            "?key=*** ***",
+            ""
+        ]
+    );
+    let at = lines[0].at.unwrap().to_string();
+    assert_eq!(at, "2026-01-02T03:04:05.6Z");
+
+    for code in [404, 403] {
+        // The pods, the Deployments, and the first Secret.
+        let mut script = stub.script.lock().unwrap();
+        let pods = json!({ "items": script.lists["pods"] });
+        let deployments = json!({ "items": script.lists["deployments"] });
+        script.next = [
+            (200, pods),
+            (200, deployments),
+            (code, json!({ "message": "no" })),
+        ]
+        .into();
+        drop(script);
+        let error = lines_of(&stub, &spec).unwrap_err().to_string();
+        assert!(error.contains("of-files"), "{error}");
+    }
 }
 
 /// A program that returns another token each time.

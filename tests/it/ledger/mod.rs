@@ -5,7 +5,7 @@ mod memory;
 mod places;
 mod pruned;
 mod questions;
-mod secrets;
+pub mod secrets;
 mod storm;
 mod travel;
 

@@ -10,7 +10,7 @@ use crate::release::Shop;
 use crate::support::{FRONTEND, Project, base_reference, registry};
 
 /// The bytes, and what they are after decompression.
-fn readings(bytes: &[u8]) -> Vec<Vec<u8>> {
+pub fn readings(bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut readings = vec![bytes.to_vec()];
     if let Ok(text) = zstd::decode_all(bytes) {
         readings.push(text);
@@ -26,7 +26,7 @@ fn readings(bytes: &[u8]) -> Vec<Vec<u8>> {
 }
 
 #[track_caller]
-fn lacks(what: &str, bytes: &[u8], secrets: &[&str]) {
+pub fn lacks(what: &str, bytes: &[u8], secrets: &[&str]) {
     for text in readings(bytes) {
         for secret in secrets {
             let found = text.windows(secret.len()).any(|it| it == secret.as_bytes());

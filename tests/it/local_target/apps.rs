@@ -161,7 +161,7 @@ async fn output_has_no_secrets_and_is_kept_per_release() {
             since: None,
             lines,
         };
-        target.logs(&wanted).await.unwrap().await;
+        target.logs(&wanted).await.unwrap();
         drop(wanted);
         if let Some(line) = received.recv().await {
             break line;

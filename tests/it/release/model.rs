@@ -19,7 +19,6 @@ use alokai::target::{
     AppState, Capabilities, Drained, Error as TargetError, LockAnswer, LockClaim, LogQuery,
     Observed, ReleaseSpec, Settings, Staged, StagedRelease, SwitchToken, Target, TargetStep,
 };
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, RngAlgorithm, TestRng, TestRunner};
@@ -261,7 +260,7 @@ impl Target for MemoryTarget {
         self.step(move |state| Ok(state.settings.contains(version).then(Settings::new)))
     }
 
-    fn logs<'a>(&'a self, _: &'a LogQuery) -> TargetStep<'a, BoxFuture<'a, ()>> {
+    fn logs<'a>(&'a self, _: &'a LogQuery) -> TargetStep<'a, ()> {
         self.step(|_| Err(refused()))
     }
 

@@ -63,6 +63,7 @@ const verbs = {
     staged: Object.keys(state.releases).filter((it) => it !== state.active)
       .map((it) => ({ release: it, address: `http://${it}.example` })),
     kept: state.kept,
+    maintenance: Boolean(state.page),
     token: String(state.token),
   }),
   lock: takeLock,
@@ -128,6 +129,29 @@ const verbs = {
     return {};
   },
   settings: () => ({ settings: state.settings[request.version] || null }),
+  maintenance: () => {
+    state.page = request.page;
+    save();
+    return {};
+  },
 };
-if (!verbs[verb]) process.exit(64);
-process.stdout.write(JSON.stringify(verbs[verb]()));
+// One line for each app, the last app first. Followed, it prints a line whenever it can.
+const logs = () => {
+  const { apps, settings } = state.releases[id];
+  const { KEY } = state.settings[settings] || {};
+  const print = (line) => fs.writeSync(1, `${JSON.stringify(line)}\n`);
+  const wanted = apps.filter((it) => !request.app || it === request.app);
+  wanted.reverse().forEach((app, number) => {
+    const at = `2026-01-02T03:04:0${9 - number}Z`;
+    if (request.since && Date.parse(at) < Date.parse(request.since)) return;
+    print({ app, replica: number + 1, at, line: `key ${KEY} \u001b[31mtoken ${setup.token}` });
+  });
+  while (request.follow) {
+    print({ app: wanted[0], at: new Date().toISOString(), line: `${id} goes on` });
+    sleep(50);
+  }
+  if (mood === 'silent') fail('the output was lost');
+};
+if (verb === 'logs' && (setup.capabilities || {}).logs) logs();
+else if (!verbs[verb]) process.exit(64);
+else process.stdout.write(JSON.stringify(verbs[verb]()));

@@ -172,6 +172,21 @@ impl Before {
         }
     }
 
+    /// A double of a Docker engine: the engine of this socket, behind the proxy.
+    pub fn engine(socket: &str, rule: impl Fn(&Seen) -> Turn + Send + Sync + 'static) -> Self {
+        let client = http_client().unix_socket(socket).build();
+        let proxy = Arc::new(Proxy {
+            upstream: "docker".into(),
+            rule: Box::new(rule),
+            seen: Mutex::default(),
+            client: client.expect("a client"),
+        });
+        Self {
+            address: serve_all(pass, &proxy),
+            proxy,
+        }
+    }
+
     /// Does this with requests for which the condition holds, and passes the others on.
     pub fn when(
         upstream: &str,

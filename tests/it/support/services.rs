@@ -72,6 +72,8 @@ impl Registry {
             .env("CLI_CLOUD_PASSWORD", &self.password)
             .env("CLI_DOCKER_REGISTRY_URL", &self.address)
             .env("CLI_CONSOLE_API_URL", console)
+            // The public addresses of the stores do not exist.
+            .env("CLI_CONSOLE_NO_WAIT", "1")
     }
 
     /// The same registry, reached through another address.

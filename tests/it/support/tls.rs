@@ -18,7 +18,7 @@ pub struct TlsRegistry {
     child: Child,
 }
 
-fn openssl(folder: &Path, arguments: &[&str]) {
+pub fn openssl(folder: &Path, arguments: &[&str]) {
     output_of(Command::new("openssl").args(arguments).current_dir(folder));
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use super::super::error::Error;
+use super::error::Error;
 use super::table::{BACKEND, Map};
 
 /// The time limit of one command.

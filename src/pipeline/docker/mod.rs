@@ -1,8 +1,10 @@
 //! The Docker engine: the connection to it, and its errors.
 
-use std::error::Error as StdError;
-use std::io::ErrorKind;
-use std::time::Duration;
+mod connect;
+mod ssh;
+
+use std::error::Error as _;
+use std::path::PathBuf;
 
 use bollard::Docker;
 use bollard::errors::Error as Bollard;
@@ -16,15 +18,7 @@ use super::failure::{Io, quote};
 use super::services::Services;
 use oci::ImageReference;
 
-/// The engine's address where `DOCKER_HOST` is not set.
-const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
-
-/// The time limit of one request to the engine, in seconds. It does not apply to streamed output of
-/// builds.
-const TIMEOUT: u64 = 600;
-
-/// The time limit for connecting to the engine.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+pub use connect::{DEFAULT_SOCKET, EngineAddress, connect};
 
 /// Errors of the engine.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -55,17 +49,33 @@ pub enum Error {
         /// The socket.
         address: String,
     },
-    /// An address with a scheme that is not supported.
-    #[error("`DOCKER_HOST` is `{address}`; only `unix://` and `tcp://` addresses are supported")]
+    /// The address is not valid.
+    #[error("`{address}` is not a valid address of a Docker engine: {reason}")]
     #[diagnostic(
         code(alokai::docker::address),
         help(
-            "to use an engine over ssh or TLS, forward its socket: `ssh -L /tmp/docker.sock:/var/run/docker.sock host`"
+            "valid are `unix:///path`, `tcp://host:port` and `ssh://user@host:port`, in `DOCKER_HOST` or as `host` of the target in `alokai.config.json`"
         )
     )]
     Address {
-        /// The value of `DOCKER_HOST`.
+        /// The address.
         address: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A file for TLS cannot be used.
+    #[error("`DOCKER_TLS_VERIFY` is set, but `{}` cannot be read: {reason}", path.display())]
+    #[diagnostic(
+        code(alokai::docker::certificate),
+        help(
+            "TLS needs the files ca.pem, cert.pem and key.pem in `DOCKER_CERT_PATH` (without it, in `~/.docker`)"
+        )
+    )]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        reason: String,
     },
     /// The build of an image failed.
     #[error(
@@ -112,6 +122,24 @@ pub enum Error {
         /// The engine's message.
         message: String,
     },
+    /// The connection to the engine failed in the middle of the work.
+    #[error(
+        "the Docker engine at `{address}` stopped responding when it was asked to {doing}: {reason}"
+    )]
+    #[diagnostic(
+        code(alokai::docker::lost),
+        help(
+            "check that the engine runs and can be reached, then run the same command again: it removes what this run has left"
+        )
+    )]
+    Lost {
+        /// The socket or address.
+        address: String,
+        /// The request.
+        doing: String,
+        /// The cause.
+        reason: String,
+    },
     /// Another request failed.
     #[error("the Docker engine failed to {doing}: {message}")]
     #[diagnostic(
@@ -132,41 +160,6 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Io(#[from] Io),
-}
-
-/// Connects to the engine and negotiates an API version. `host` is `DOCKER_HOST`.
-pub async fn connect(host: Option<&str>) -> Result<Docker, Error> {
-    let address = host.unwrap_or(DEFAULT_SOCKET);
-    let version = bollard::API_DEFAULT_VERSION;
-    let docker = if let Some(path) = address.strip_prefix("unix://") {
-        // The library has one error for a missing socket and for missing permissions.
-        let reachable = tokio::net::UnixStream::connect(path).await;
-        if let Err(error) = reachable {
-            return Err(refused(address, &error));
-        }
-        Docker::connect_with_unix(address, TIMEOUT, version)
-    } else if address.starts_with("tcp://") || address.starts_with("http://") {
-        Docker::connect_with_http(address, TIMEOUT, version)
-    } else {
-        return Err(Error::Address {
-            address: address.to_owned(),
-        });
-    };
-    let unreachable = |error: Bollard| match io_error(&error) {
-        Some(error) => refused(address, error),
-        None => Error::Unreachable {
-            address: address.to_owned(),
-            reason: error.to_string(),
-        },
-    };
-    let negotiating = docker.map_err(unreachable)?.negotiate_version();
-    match tokio::time::timeout(CONNECT_TIMEOUT, negotiating).await {
-        Ok(docker) => docker.map_err(unreachable),
-        Err(_) => Err(Error::Unreachable {
-            address: address.to_owned(),
-            reason: format!("no response within {} s", CONNECT_TIMEOUT.as_secs()),
-        }),
-    }
 }
 
 /// Fails unless the engine has the image.
@@ -247,6 +240,24 @@ pub fn is_missing(error: &Bollard) -> bool {
     )
 }
 
+/// Why the connection to the engine failed, if the engine has not answered at all.
+pub fn lost_connection(error: &Bollard) -> Option<String> {
+    let is_lost = matches!(
+        error,
+        Bollard::HyperResponseError { .. }
+            | Bollard::HyperLegacyError { .. }
+            | Bollard::HttpClientError { .. }
+            | Bollard::IOError { .. }
+            | Bollard::SocketNotFoundError(_)
+            | Bollard::RequestTimeoutError
+    );
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    is_lost.then(|| cause.to_string())
+}
+
 /// The digest under which the image's registry has it, or else the engine's own id.
 fn pinned(image: &str, found: &ImageInspect) -> Result<PinnedBase, Error> {
     let of_registry = found.repo_digests.iter().flatten();
@@ -269,33 +280,6 @@ fn pinned(image: &str, found: &ImageInspect) -> Result<PinnedBase, Error> {
             message,
         })?,
     })
-}
-
-fn refused(address: &str, error: &std::io::Error) -> Error {
-    let address = address.to_owned();
-    match error.kind() {
-        ErrorKind::PermissionDenied => Error::Permission { address },
-        ErrorKind::NotFound => Error::Unreachable {
-            address,
-            reason: "the socket does not exist".into(),
-        },
-        _ => Error::Unreachable {
-            address,
-            reason: error.to_string(),
-        },
-    }
-}
-
-/// The system's error that caused a library's error.
-fn io_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a std::io::Error> {
-    let mut at = Some(error);
-    while let Some(error) = at {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return Some(io);
-        }
-        at = error.source();
-    }
-    None
 }
 
 /// The engine's message, without the text that the library adds.

@@ -4,8 +4,10 @@
 //! the socket. A change goes to the running HAProxy first and then to the files, so that a restart
 //! keeps it. The state of the running HAProxy is authoritative; the files are updated from it.
 
+mod error;
 mod runtime;
 mod table;
+mod traffic;
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -16,11 +18,12 @@ use jiff::Timestamp;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
-pub use table::{
-    LARGEST_PAGE, MOST_SEGMENTS, RoutedRelease, RoutedServer, RoutedStore, RoutingTable,
+pub use error::Error;
+pub use table::{RoutedRelease, RoutedServer, RoutedStore, RoutingTable};
+pub use traffic::{
+    AppServer, StoreTraffic, check_paths, check_release, drained, lower, prefix, token,
 };
 
-use super::error::Error;
 use crate::disk::write_atomically;
 use crate::ledger::{RecordId, RecordKind};
 use runtime::Runtime;
@@ -58,6 +61,11 @@ impl Haproxy {
             bind,
             runtime,
         }
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The machine and the folder, for people.

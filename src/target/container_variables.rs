@@ -1,0 +1,148 @@
+//! The variables of apps in containers that know each other by names in a network.
+
+use std::collections::BTreeMap;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::haproxy::{lower, prefix};
+use super::{DATA_VARIABLE, ReleaseSpec, ReleasedApp, Settings, SpecVariable};
+use crate::config::{AppReference, TemplatePart, ValueTemplate};
+
+/// The most characters of an app's name in its host name. A label of a host name has at most 63.
+const LONGEST_NAME: usize = 36;
+
+/// Values with fewer bytes are not replaced in output: they are mostly flags and numbers.
+pub const SHORTEST_SECRET: usize = 6;
+
+/// The starts of names whose values browsers receive.
+const PUBLIC: [&str; 2] = ["NEXT_PUBLIC_", "NUXT_PUBLIC_"];
+
+/// Whether browsers receive the value of a variable.
+pub fn is_public(name: &str) -> bool {
+    PUBLIC.iter().any(|start| name.starts_with(start))
+}
+
+/// What the variables of a release's apps are made from.
+pub struct ContainerVariables<'a> {
+    /// The release.
+    pub spec: &'a ReleaseSpec,
+    /// The address of the store for browsers.
+    pub public: String,
+    /// The settings, which win over other variables.
+    pub settings: Settings,
+    /// The path of the data in containers.
+    pub data: Option<&'a str>,
+}
+
+impl ContainerVariables<'_> {
+    /// The variables of an app without secrets and settings.
+    pub fn plain(&self, app: &ReleasedApp) -> BTreeMap<String, String> {
+        let variables = app.variables.iter().filter_map(|(name, variable)| {
+            let SpecVariable::Template(template) = variable else {
+                return None;
+            };
+            Some((name.clone(), self.value(app, name, template)?))
+        });
+        let data = self
+            .data
+            .map(|path| (DATA_VARIABLE.to_owned(), path.to_owned()));
+        let mut variables: BTreeMap<String, String> = variables.chain(data).collect();
+        variables.retain(|name, _| !self.settings.contains_key(name));
+        variables
+    }
+
+    /// The secrets and settings of an app.
+    pub fn secret(&self, app: &ReleasedApp) -> BTreeMap<String, SecretString> {
+        // A value of a `.env` file leads to no folder that outlives the release.
+        let is_data = |name: &str| self.data.is_some() && name == DATA_VARIABLE;
+        let secrets = app
+            .variables
+            .iter()
+            .filter_map(|(name, variable)| match variable {
+                SpecVariable::Secret(secret) if !is_data(name) => {
+                    Some((name.clone(), secret.clone()))
+                }
+                _ => None,
+            });
+        secrets.chain(self.settings.clone()).collect()
+    }
+
+    /// The names of the variables whose values are replaced in output. Browsers receive public ones.
+    pub fn secret_names<'n>(&'n self, app: &'n ReleasedApp) -> Vec<&'n str> {
+        let is_secret = |name: &str, variable: &SpecVariable| {
+            matches!(variable, SpecVariable::Secret(_)) && !is_public(name)
+        };
+        let variables = app.variables.iter();
+        let of_files = variables.filter(|(name, variable)| is_secret(name, variable));
+        let names = of_files.map(|(name, _)| name.as_str());
+        names
+            .chain(self.settings.keys().map(String::as_str))
+            .collect()
+    }
+
+    /// All variables of an app, as `NAME=value`, sorted.
+    pub fn all(&self, app: &ReleasedApp) -> Vec<String> {
+        let mut values = self.plain(app);
+        for (name, value) in self.secret(app) {
+            values.insert(name, value.expose_secret().to_owned());
+        }
+        lines(values)
+    }
+
+    /// The value of a template; none if it names an app that the release does not have.
+    fn value(&self, app: &ReleasedApp, name: &str, template: &ValueTemplate) -> Option<String> {
+        if let Some(middleware) = self.spec.browser_middleware(app, name, template) {
+            return Some(self.public_address(middleware));
+        }
+        let parts = template.parts().iter().map(|part| {
+            Some(match part {
+                TemplatePart::Text(text) => text.clone(),
+                TemplatePart::Store => self.spec.store.to_string(),
+                TemplatePart::Port(reference) => self.spec.app(app, reference)?.port.to_string(),
+                TemplatePart::Url(AppReference::Own) => format!("http://localhost:{}", app.port),
+                TemplatePart::Url(reference) => {
+                    let other = self.spec.app(app, reference)?;
+                    format!("http://{}:{}", host_name(self.spec, other), other.port)
+                }
+            })
+        });
+        parts.collect()
+    }
+
+    fn public_address(&self, app: &ReleasedApp) -> String {
+        match prefix(app) {
+            "" => self.public.clone(),
+            prefix => format!("{}/{prefix}", self.public),
+        }
+    }
+}
+
+/// Variables as an engine takes them.
+pub fn lines(variables: BTreeMap<String, String>) -> Vec<String> {
+    let lines = variables
+        .into_iter()
+        .map(|(name, value)| format!("{name}={value}"));
+    lines.collect()
+}
+
+/// The name of an app in the network of its store. It has the release, so each release has its own apps
+/// as siblings. The position makes names different that are equal without their special characters.
+pub fn host_name(spec: &ReleaseSpec, app: &ReleasedApp) -> String {
+    let position = spec.apps.iter().position(|it| it.app == app.app);
+    let allowed = |c: char| match c {
+        c if c.is_ascii_alphanumeric() => c.to_ascii_lowercase(),
+        _ => '-',
+    };
+    let name: String = app
+        .app
+        .as_str()
+        .chars()
+        .map(allowed)
+        .take(LONGEST_NAME)
+        .collect();
+    format!(
+        "{name}-{}-{}",
+        position.unwrap_or_default(),
+        lower(&spec.id)
+    )
+}

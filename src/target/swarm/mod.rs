@@ -1,0 +1,245 @@
+//! The target `swarm`: services of a Docker Swarm, with HAProxy as the switch.
+//!
+//! Each app of a release is a service with labels and one published port of its node. HAProxy sends the
+//! requests of a store to the release that `active.map` names, so a switch is one change for all apps. A
+//! service is changed by compare-and-swap of its version. What Swarm does is read from tasks and from the
+//! status of updates.
+
+mod error;
+mod lock;
+mod manager;
+mod objects;
+mod output;
+mod progress;
+mod service;
+mod settings;
+mod start;
+mod steps;
+
+use tokio::sync::OnceCell;
+
+pub use error::Error;
+
+use super::docker::engine::Engine;
+use super::haproxy::{self, Haproxy, StoreTraffic};
+use super::labels::StoreLabels;
+use super::{
+    AppState, Capabilities, Drained, LockAnswer, LockClaim, LogQuery, Observed, ReleaseSpec,
+    Settings, Staged, SwitchToken, Target, TargetContext, TargetStep,
+};
+use crate::ledger::RecordId;
+use crate::pipeline::docker;
+use crate::store::StoreId;
+use lock::SwarmLock;
+use manager::Manager;
+use settings::SettingsConfigs;
+
+/// A Docker Swarm with a HAProxy.
+pub struct SwarmTarget {
+    context: TargetContext,
+    connection: OnceCell<Manager>,
+    proxy: Haproxy,
+}
+
+impl SwarmTarget {
+    /// The swarm and the proxy of `deploy.swarm`. It connects with the first step.
+    pub fn new(context: TargetContext) -> Self {
+        let project = &context.project;
+        let proxy = &project.settings.deploy.swarm.proxy;
+        let folder = haproxy::folder(&project.root, proxy.folder.as_deref());
+        let proxy = Haproxy::new(folder, proxy.bind.clone());
+        Self {
+            context,
+            connection: OnceCell::new(),
+            proxy,
+        }
+    }
+
+    async fn manager(&self) -> Result<&Manager, Error> {
+        let configured = self.context.project.settings.deploy.swarm.host.as_deref();
+        let engine = self.context.services.access.engine(configured);
+        let connecting = async || {
+            let docker = docker::connect(engine).await?;
+            let address = engine.host.into();
+            Manager::new(Engine { docker, address }, engine.host).await
+        };
+        self.connection.get_or_try_init(connecting).await
+    }
+
+    fn owner(&self, store: &StoreId) -> Result<StoreLabels, Error> {
+        let owner = StoreLabels::of(&self.context.project, store);
+        let unknown = || super::docker::Error::UnknownStore {
+            store: store.clone(),
+        };
+        Ok(owner.ok_or_else(unknown)?)
+    }
+
+    async fn write_settings(
+        &self,
+        store: &StoreId,
+        version: &str,
+        settings: &Settings,
+    ) -> Result<bool, Error> {
+        let (manager, owner) = (self.manager().await?, &self.owner(store)?);
+        let configs = SettingsConfigs {
+            manager,
+            owner,
+            store,
+            folder: self.proxy.folder(),
+        };
+        configs.write(version, settings).await
+    }
+
+    async fn read_settings(
+        &self,
+        store: &StoreId,
+        version: &str,
+    ) -> Result<Option<Settings>, Error> {
+        let (manager, owner) = (self.manager().await?, &self.owner(store)?);
+        let configs = SettingsConfigs {
+            manager,
+            owner,
+            store,
+            folder: self.proxy.folder(),
+        };
+        configs.read(version).await
+    }
+
+    async fn show_page(&self, store: &StoreId, page: Option<&str>) -> Result<(), Error> {
+        let owner = &self.owner(store)?;
+        let traffic = StoreTraffic {
+            proxy: &self.proxy,
+            owner,
+            store,
+        };
+        Ok(traffic.show_page(page).await?)
+    }
+}
+
+impl Target for SwarmTarget {
+    fn name(&self) -> &'static str {
+        "swarm"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            staging: true,
+            seamless: true,
+            drain: true,
+            observes: true,
+            locks: true,
+            settings: true,
+            env_files: true,
+            logs: true,
+            maintenance: true,
+        }
+    }
+
+    fn preflight(&self) -> TargetStep<'_, ()> {
+        Box::pin(async { Ok(self.check().await?) })
+    }
+
+    fn observe<'a>(&'a self, store: &'a StoreId) -> TargetStep<'a, Observed> {
+        Box::pin(async move { Ok(self.observe_store(store).await?) })
+    }
+
+    fn lock<'a>(&'a self, store: &'a StoreId, claim: &'a LockClaim) -> TargetStep<'a, LockAnswer> {
+        Box::pin(async move {
+            let (manager, owner) = (self.manager().await?, &self.owner(store)?);
+            Ok(SwarmLock { manager, owner }.take(claim).await?)
+        })
+    }
+
+    fn unlock<'a>(
+        &'a self,
+        store: &'a StoreId,
+        holder: &'a str,
+        by_force: bool,
+    ) -> TargetStep<'a, ()> {
+        Box::pin(async move {
+            let (manager, owner) = (self.manager().await?, &self.owner(store)?);
+            let lock = SwarmLock { manager, owner };
+            Ok(lock.give_back(holder, by_force).await?)
+        })
+    }
+
+    fn lock_holder<'a>(&'a self, store: &'a StoreId) -> TargetStep<'a, Option<LockClaim>> {
+        Box::pin(async move {
+            let (manager, owner) = (self.manager().await?, &self.owner(store)?);
+            Ok(SwarmLock { manager, owner }.holder().await?)
+        })
+    }
+
+    fn stage<'a>(&'a self, spec: &'a ReleaseSpec) -> TargetStep<'a, Staged> {
+        Box::pin(async move { Ok(self.stage_release(spec).await?) })
+    }
+
+    fn switch<'a>(&'a self, spec: &'a ReleaseSpec, token: &'a SwitchToken) -> TargetStep<'a, ()> {
+        Box::pin(async move {
+            if self.switch_to(spec, token).await? {
+                return Ok(());
+            }
+            Err(super::Error::OutOfSequence {
+                store: spec.store.clone(),
+            })
+        })
+    }
+
+    fn drained<'a>(&'a self, store: &'a StoreId, release: &'a RecordId) -> TargetStep<'a, Drained> {
+        Box::pin(async move {
+            self.owner(store)?;
+            let drained = haproxy::drained(&self.proxy, release).await;
+            Ok(drained.map_err(Error::from)?)
+        })
+    }
+
+    fn retire<'a>(
+        &'a self,
+        store: &'a StoreId,
+        release: &'a RecordId,
+        kept: bool,
+    ) -> TargetStep<'a, ()> {
+        Box::pin(async move { Ok(self.stop_release(store, release, kept).await?) })
+    }
+
+    fn health<'a>(
+        &'a self,
+        store: &'a StoreId,
+        release: &'a RecordId,
+    ) -> TargetStep<'a, Vec<AppState>> {
+        Box::pin(async move { Ok(self.app_states(store, release).await?) })
+    }
+
+    fn store_settings<'a>(
+        &'a self,
+        store: &'a StoreId,
+        version: &'a str,
+        settings: &'a Settings,
+    ) -> TargetStep<'a, ()> {
+        Box::pin(async move {
+            if self.write_settings(store, version, settings).await? {
+                return Ok(());
+            }
+            Err(super::Error::SettingsExist {
+                store: store.clone(),
+                version: version.to_owned(),
+            })
+        })
+    }
+
+    fn settings<'a>(
+        &'a self,
+        store: &'a StoreId,
+        version: &'a str,
+    ) -> TargetStep<'a, Option<Settings>> {
+        Box::pin(async move { Ok(self.read_settings(store, version).await?) })
+    }
+
+    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, ()> {
+        Box::pin(async move { Ok(self.app_lines(wanted).await?) })
+    }
+
+    fn maintenance<'a>(&'a self, store: &'a StoreId, page: Option<&'a str>) -> TargetStep<'a, ()> {
+        Box::pin(async move { Ok(self.show_page(store, page).await?) })
+    }
+}

@@ -1,0 +1,122 @@
+//! What the apps of a release print, and why they do not run.
+
+use bollard::models::{Task, TaskState};
+use futures_util::future::try_join_all;
+use http_client::Redactor;
+use secrecy::ExposeSecret;
+
+use super::SwarmTarget;
+use super::error::Error;
+use super::manager::{AppService, Manager, has_failed, is_running, reason, state};
+use super::progress::failed_update;
+use crate::ledger::RecordId;
+use crate::store::StoreId;
+use crate::target::container_variables::SHORTEST_SECRET;
+use crate::target::docker::output::{ended, exited, send_lines};
+use crate::target::{AppState, LogQuery, Settings};
+
+impl SwarmTarget {
+    /// The state of each app of a release.
+    pub(super) async fn app_states(
+        &self,
+        store: &StoreId,
+        release: &RecordId,
+    ) -> Result<Vec<AppState>, Error> {
+        let (manager, owner) = (self.manager().await?, self.owner(store)?);
+        let mut states = Vec::new();
+        for service in manager.app_services(&owner).await? {
+            if service.release == *release {
+                states.push(app_state(manager, service).await?);
+            }
+        }
+        states.sort_by(|a, b| a.app.cmp(&b.app));
+        Ok(states)
+    }
+
+    /// Sends the output of the wanted apps. Values of settings are replaced. Those of `.env` files are
+    /// unknown here: they are secrets of the swarm, which no request returns.
+    pub(super) async fn app_lines(&self, wanted: &LogQuery) -> Result<(), Error> {
+        let (manager, owner) = (self.manager().await?, self.owner(&wanted.store)?);
+        let release = match &wanted.release {
+            Some(release) => Some(release.clone()),
+            None => self.observe_store(&wanted.store).await?.active,
+        };
+        let mut services = manager.app_services(&owner).await?;
+        services.retain(|service| {
+            let is_app = wanted.app.as_ref().is_none_or(|app| *app == service.app);
+            release.as_ref() == Some(&service.release) && is_app
+        });
+        let mut settings = Settings::new();
+        for version in services.iter().filter_map(|it| it.settings.as_deref()) {
+            let known = self.read_settings(&wanted.store, version).await?;
+            settings.extend(known.unwrap_or_default());
+        }
+        let values = settings.values().map(ExposeSecret::expose_secret);
+        let secrets = values.filter(|value| value.len() >= SHORTEST_SECRET);
+        let redactor = &Redactor::new(secrets);
+        let reading = services.iter().map(|service| {
+            let pieces = manager.output(&service.id, wanted.follow, wanted.since);
+            send_lines(pieces, &service.app, redactor, wanted)
+        });
+        try_join_all(reading).await?;
+        Ok(())
+    }
+}
+
+async fn app_state(manager: &Manager, service: AppService) -> Result<AppState, Error> {
+    let tasks = manager.tasks(&service.id).await?;
+    let running = tasks.iter().rev().find(|task| is_running(task));
+    let failed = tasks.iter().rev().find(|task| has_failed(task));
+    let wrong = not_as_asked(&service, running);
+    let ended = match (wrong, running, failed) {
+        (Some(wrong), ..) => Some(wrong),
+        (None, Some(_), _) => None,
+        (None, None, _) if !service.is_wanted() => Some("was stopped".to_owned()),
+        (None, None, Some(task)) => Some(how_it_ended(manager, task).await),
+        (None, None, None) => Some("was not started".to_owned()),
+    };
+    let restarts = tasks.iter().filter(|task| has_failed(task)).count();
+    Ok(AppState {
+        app: service.app.clone(),
+        running: ended.is_none(),
+        ended,
+        restarts: u32::try_from(restarts).unwrap_or(u32::MAX),
+        tail: manager.tail(&service.id).await,
+    })
+}
+
+/// Whether somebody else has changed a service, and what became of that.
+fn not_as_asked(service: &AppService, running: Option<&Task>) -> Option<String> {
+    let image =
+        running.and_then(|task| task.spec.as_ref()?.container_spec.as_ref()?.image.as_ref());
+    let is_other = image.is_some_and(|image| *image != service.image);
+    match failed_update(service.update.as_ref()) {
+        // Swarm may have rolled back to what was asked for.
+        Some((state, message)) if is_other || running.is_none() => Some(format!(
+            "was updated by somebody else, and Swarm did not finish the update ({state}): {message}"
+        )),
+        _ if is_other => {
+            image.map(|image| format!("runs the image `{image}` in place of `{}`", service.image))
+        }
+        _ => None,
+    }
+}
+
+/// How a task ended. The engine of this node also knows whether memory was the cause.
+async fn how_it_ended(manager: &Manager, task: &Task) -> String {
+    let status = task.status.as_ref();
+    let container = status.and_then(|it| it.container_status.as_ref());
+    let id = container.and_then(|it| it.container_id.as_deref());
+    if let Some(id) = id
+        && state(task) != TaskState::REJECTED
+        && let Ok(Some(found)) = manager.engine.inspect(id).await
+        && let Some(state) = found.state
+    {
+        return ended(&state);
+    }
+    let code = container.and_then(|it| it.exit_code);
+    match (code, state(task)) {
+        (Some(code), TaskState::FAILED | TaskState::COMPLETE) => exited(code),
+        _ => format!("was not started: {}", reason(task)),
+    }
+}

@@ -1,0 +1,292 @@
+//! The services of a release: their names, variables, secrets and ports.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use bollard::models::{
+    EndpointPortConfig, EndpointPortConfigProtocolEnum, EndpointPortConfigPublishModeEnum,
+    EndpointSpec, EndpointSpecModeEnum, NetworkAttachmentConfig, ServiceSpec, TaskSpec,
+    TaskSpecContainerSpec, TaskSpecContainerSpecFile, TaskSpecContainerSpecSecrets,
+    TaskSpecLogDriver, TaskSpecRestartPolicy, TaskSpecRestartPolicyConditionEnum,
+};
+use ring::digest::{SHA256, digest};
+use secrecy::ExposeSecret;
+
+use super::error::Error;
+use super::manager::{IMAGE, replicas};
+use crate::config::is_variable_name;
+use crate::target::container_variables::{ContainerVariables, host_name, lines};
+use crate::target::docker::apps::LOG_FILES;
+use crate::target::docker::data::StoreData;
+use crate::target::haproxy::lower;
+use crate::target::labels::{APP, PORT, RELEASE, SETTINGS, StoreLabels};
+use crate::target::{ReleaseSpec, ReleasedApp};
+
+/// The most characters of a store and of an app in the name of a service, which has at most 63.
+const LONGEST: (usize, usize) = (12, 28);
+
+/// The most characters of an owner in the name of a config, which has at most 64.
+const LONGEST_OWNER: usize = 16;
+
+/// The file with the secrets and settings of an app, below `/run/secrets`.
+const SECRET_FILE: &str = "alokai.env";
+
+/// The pause before Swarm starts an app again that has ended.
+const RESTART_DELAY: i64 = 1_000_000_000;
+
+/// What the services of a release have in common.
+pub struct ReleaseServices<'a> {
+    /// The release.
+    pub spec: &'a ReleaseSpec,
+    /// The owner.
+    pub owner: &'a StoreLabels,
+    /// The network of the store.
+    pub network: &'a str,
+    /// The variables of its apps.
+    pub variables: ContainerVariables<'a>,
+    /// The data of the store.
+    pub data: Option<StoreData<'a>>,
+}
+
+/// An image, and what it starts.
+pub struct ServiceImage {
+    /// Its name, with its digest.
+    pub name: String,
+    /// Its entry point and its arguments.
+    pub command: Vec<String>,
+}
+
+/// A secret in the swarm.
+pub struct StoredSecret {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// The name of the service of an app. The position makes names different that are equal without their
+/// special characters.
+pub fn service_name(spec: &ReleaseSpec, app: &ReleasedApp) -> String {
+    let position = position(spec, app);
+    let store = cleaned(spec.store.as_str(), LONGEST.0);
+    let name = cleaned(app.app.as_str(), LONGEST.1);
+    format!("{store}-{name}-{position}-{}", lower(&spec.id))
+}
+
+/// The name of an object of a store, such as its lock.
+pub fn object_name(kind: &str, owner: &StoreLabels) -> String {
+    let key = owner.key();
+    let hash = digest(&SHA256, key.as_bytes());
+    let hash = hash.as_ref()[..4]
+        .iter()
+        .fold(String::new(), |mut text, b| {
+            let _ = write!(text, "{b:02x}");
+            text
+        });
+    format!(
+        "alokai-{kind}-{}-{hash}",
+        cleaned(&owner.name(), LONGEST_OWNER)
+    )
+}
+
+fn position(spec: &ReleaseSpec, app: &ReleasedApp) -> usize {
+    let position = spec.apps.iter().position(|it| it.app == app.app);
+    position.unwrap_or_default()
+}
+
+fn cleaned(name: &str, longest: usize) -> String {
+    let allowed = |c: char| match c {
+        c if c.is_ascii_alphanumeric() => c.to_ascii_lowercase(),
+        _ => '-',
+    };
+    let name: String = name.chars().take(longest).map(allowed).collect();
+    // A name begins and ends with a letter or a digit.
+    match name.trim_matches('-') {
+        "" => "x".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+impl ReleaseServices<'_> {
+    /// The labels of everything that an app of the release has.
+    pub fn labels(&self, app: &ReleasedApp) -> HashMap<String, String> {
+        let mut labels = self.owner.map();
+        labels.insert(APP.to_owned(), app.app.to_string());
+        labels.insert(RELEASE.to_owned(), self.spec.id.to_string());
+        labels
+    }
+
+    /// The name of the secret of an app.
+    pub fn secret_name(&self, app: &ReleasedApp) -> String {
+        let position = position(self.spec, app);
+        format!("alokai-{}-{position}", lower(&self.spec.id))
+    }
+
+    /// The content of the secret of an app: a script of a shell. None without secrets and settings.
+    pub fn secret_text(&self, app: &ReleasedApp) -> Result<Option<String>, Error> {
+        let secrets = self.variables.secret(app);
+        if secrets.is_empty() {
+            return Ok(None);
+        }
+        let mut text = String::new();
+        for (name, value) in secrets {
+            if !is_variable_name(&name) {
+                return Err(Error::VariableName {
+                    app: app.app.clone(),
+                    name,
+                });
+            }
+            let value = value.expose_secret().replace('\'', "'\\''");
+            let _ = writeln!(text, "export {name}='{value}'");
+        }
+        Ok(Some(text))
+    }
+
+    /// The service of an app, with this published port.
+    pub fn body(
+        &self,
+        app: &ReleasedApp,
+        image: &ServiceImage,
+        secret: Option<StoredSecret>,
+        port: u16,
+    ) -> ServiceSpec {
+        let mut labels = self.labels(app);
+        let of_container = labels.clone();
+        labels.insert(PORT.to_owned(), port.to_string());
+        labels.insert(IMAGE.to_owned(), image.name.clone());
+        let settings = self.spec.settings.clone();
+        labels.extend(settings.map(|version| (SETTINGS.to_owned(), version)));
+        let stop_timeout = i64::try_from(self.spec.stop_timeout.as_nanos());
+        let container = TaskSpecContainerSpec {
+            image: Some(image.name.clone()),
+            labels: Some(of_container),
+            command: secret.is_some().then(|| with_secrets(&image.command)),
+            env: Some(lines(self.variables.plain(app))),
+            stop_grace_period: stop_timeout.ok(),
+            secrets: secret.map(|secret| vec![mounted(secret)]),
+            mounts: self.data.as_ref().map(|data| vec![data.mount()]),
+            init: Some(true),
+            ..TaskSpecContainerSpec::default()
+        };
+        let network = NetworkAttachmentConfig {
+            target: Some(self.network.to_owned()),
+            aliases: Some(vec![host_name(self.spec, app)]),
+            ..NetworkAttachmentConfig::default()
+        };
+        let log_options = LOG_FILES.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        ServiceSpec {
+            name: Some(service_name(self.spec, app)),
+            labels: Some(labels),
+            task_template: Some(TaskSpec {
+                container_spec: Some(container),
+                // It is the same before and after the switch, because another policy restarts the app.
+                restart_policy: Some(TaskSpecRestartPolicy {
+                    condition: Some(TaskSpecRestartPolicyConditionEnum::ANY),
+                    delay: Some(RESTART_DELAY),
+                    ..TaskSpecRestartPolicy::default()
+                }),
+                networks: Some(vec![network]),
+                log_driver: Some(TaskSpecLogDriver {
+                    name: Some("json-file".into()),
+                    options: Some(log_options.into()),
+                }),
+                ..TaskSpec::default()
+            }),
+            mode: Some(replicas(1)),
+            endpoint_spec: Some(EndpointSpec {
+                // Names lead to the apps themselves, so no IPVS is needed.
+                mode: Some(EndpointSpecModeEnum::DNSRR),
+                ports: Some(vec![published(app.port, port)]),
+            }),
+            ..ServiceSpec::default()
+        }
+    }
+}
+
+/// Gives a service another published port.
+pub fn move_port(spec: &mut ServiceSpec, port: u16) {
+    let labels = spec.labels.get_or_insert_default();
+    labels.insert(PORT.to_owned(), port.to_string());
+    let endpoint = spec.endpoint_spec.get_or_insert_default();
+    for config in endpoint.ports.iter_mut().flatten() {
+        config.published_port = Some(port.into());
+    }
+}
+
+fn published(target: u16, port: u16) -> EndpointPortConfig {
+    EndpointPortConfig {
+        protocol: Some(EndpointPortConfigProtocolEnum::TCP),
+        target_port: Some(target.into()),
+        published_port: Some(port.into()),
+        publish_mode: Some(EndpointPortConfigPublishModeEnum::HOST),
+        ..EndpointPortConfig::default()
+    }
+}
+
+/// The command of an image, after its variables were read from the secret.
+fn with_secrets(command: &[String]) -> Vec<String> {
+    let script = format!(". /run/secrets/{SECRET_FILE} && exec \"$@\"");
+    let shell = ["/bin/sh", "-c", &script, "alokai"].map(str::to_owned);
+    shell.into_iter().chain(command.iter().cloned()).collect()
+}
+
+fn mounted(secret: StoredSecret) -> TaskSpecContainerSpecSecrets {
+    TaskSpecContainerSpecSecrets {
+        file: Some(TaskSpecContainerSpecFile {
+            name: Some(SECRET_FILE.into()),
+            uid: Some("0".into()),
+            gid: Some("0".into()),
+            // Images run as many users. Only the app's container has the file.
+            mode: Some(0o444),
+        }),
+        secret_id: Some(secret.id),
+        secret_name: Some(secret.name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::ledger::{RecordId, RecordKind};
+    use crate::store::{AppKind, AppName, StoreId};
+    use crate::target::HealthProbe;
+
+    #[test]
+    fn the_longest_names_are_valid_in_a_swarm() {
+        let owner = |project: &str| StoreLabels {
+            project: project.into(),
+            store: "us".into(),
+        };
+        let id = RecordId::new(RecordKind::Release, Timestamp::now());
+        let config = object_name("settings", &owner(&"acme_.".repeat(20)));
+        assert!(format!("{config}-{id}").len() <= 64, "{config}-{id}");
+        assert!(config.starts_with("alokai-settings-acme"), "{config}");
+        let names = ["a.b", "a-b"].map(|project| object_name("lock", &owner(project)));
+        assert_ne!(names[0], names[1]);
+
+        let store = StoreId::new(&"store".repeat(10)).unwrap();
+        let mut spec = ReleaseSpec::without_apps(id, store);
+        let app = |number: usize| ReleasedApp {
+            app: AppName::new(&format!("{}{number}", "app-".repeat(20))).unwrap(),
+            kind: AppKind::Other,
+            reference: String::new(),
+            digest: String::new(),
+            port: 3000,
+            path_prefix: None,
+            strips_prefix: false,
+            variables: BTreeMap::new(),
+            health: HealthProbe::default(),
+        };
+        spec.apps = (0..12).map(app).collect();
+        let names = spec.apps.iter().map(|app| service_name(&spec, app));
+        let names: BTreeSet<String> = names.collect();
+        assert_eq!(names.len(), 12);
+        assert!(names.iter().all(|name| name.len() <= 63), "{names:?}");
+        assert_eq!(cleaned("--", 5), "x");
+        assert_eq!(cleaned("Shop.eu", 5), "shop");
+    }
+}

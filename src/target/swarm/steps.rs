@@ -1,0 +1,347 @@
+//! The steps of a release: observe, stage, switch, retire.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use futures_util::future::{join_all, try_join_all};
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep};
+
+use super::SwarmTarget;
+use super::error::Error;
+use super::manager::{AppService, Manager, is_leaving, is_running, replicas};
+use super::service::{ReleaseServices, object_name, service_name};
+use super::settings::SettingsConfigs;
+use super::start::ServiceStart;
+use crate::ledger::RecordId;
+use crate::store::{AppName, StoreId};
+use crate::target::container_variables::ContainerVariables;
+use crate::target::docker::data::StoreData;
+use crate::target::haproxy::{self, AppServer, StoreTraffic};
+use crate::target::labels::{PROXY, PROXY_PLACE, StoreLabels};
+use crate::target::ports::PortChooser;
+use crate::target::{Observed, ReleaseSpec, Replica, Settings, Staged, StagedRelease, SwitchToken};
+
+/// The label with the time at which a service got the traffic. To set it is a compare-and-swap, so a run
+/// that is about to stop the service learns of it.
+const SWITCHED: &str = "com.alokai.switched";
+
+/// How long a node may take to end a task beyond the time that the app has.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// The pause between two looks at tasks.
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
+
+impl SwarmTarget {
+    /// Connects to the manager, and starts the proxy if it does not run.
+    pub(super) async fn check(&self) -> Result<(), Error> {
+        let manager = self.manager().await?;
+        haproxy::check_paths(&self.context.project)?;
+        self.proxy.change(|_| Ok(())).await?;
+        self.follow_tasks(manager).await
+    }
+
+    /// Swarm may have started a task on another node, where it has another address.
+    async fn follow_tasks(&self, manager: &Manager) -> Result<(), Error> {
+        let table = self.proxy.table().await?;
+        let known: BTreeMap<&str, &str> = table
+            .servers()
+            .map(|server| (server.name.as_str(), server.address.as_str()))
+            .collect();
+        let mut moved = BTreeMap::new();
+        for service in manager.all_services().await? {
+            let Some(known) = known.get(service.name.as_str()) else {
+                continue;
+            };
+            if let Some(address) = manager.address(&service).await?
+                && address != **known
+            {
+                moved.insert(service.name, address);
+            }
+        }
+        if moved.is_empty() {
+            return Ok(());
+        }
+        let follow = |table: &mut haproxy::RoutingTable| {
+            let releases = table.releases.values_mut();
+            for server in releases.flat_map(|release| &mut release.servers) {
+                if let Some(address) = moved.remove(&server.name) {
+                    server.address = address;
+                }
+            }
+            Ok(())
+        };
+        Ok(self.proxy.change(follow).await?)
+    }
+
+    fn traffic<'a>(&'a self, owner: &'a StoreLabels, store: &'a StoreId) -> StoreTraffic<'a> {
+        StoreTraffic {
+            proxy: &self.proxy,
+            owner,
+            store,
+        }
+    }
+
+    /// Fails if another proxy switches the traffic of the store. The record is a config of the swarm.
+    async fn check_proxy(
+        &self,
+        manager: &Manager,
+        owner: &StoreLabels,
+        store: &StoreId,
+    ) -> Result<(), Error> {
+        let name = object_name("proxy", owner);
+        let identity = self.proxy.identity().await?;
+        let mut found = manager.config(&name).await?;
+        if found.is_none() {
+            let mut labels = owner.map();
+            labels.insert(PROXY.to_owned(), identity.clone());
+            labels.insert(PROXY_PLACE.to_owned(), self.proxy.place());
+            if manager.create_config(&name, labels, b"proxy").await? {
+                return Ok(());
+            }
+            found = manager.config(&name).await?;
+        }
+        let labels = found.and_then(|config| config.spec?.labels);
+        let labels = labels.unwrap_or_default();
+        let (recorded, place) = (labels.get(PROXY), labels.get(PROXY_PLACE));
+        let removal = format!("docker config rm {name}");
+        let traffic = self.traffic(owner, store);
+        Ok(traffic.check_identity(&identity, recorded, place, removal)?)
+    }
+
+    pub(super) async fn observe_store(&self, store: &StoreId) -> Result<Observed, Error> {
+        let (manager, owner) = (self.manager().await?, self.owner(store)?);
+        self.check_proxy(manager, &owner, store).await?;
+        let services = manager.app_services(&owner).await?;
+        let (routed, table) = self.traffic(&owner, store).look().await?;
+        let mut observed = Observed {
+            active: routed.active.as_deref().and_then(|id| id.parse().ok()),
+            since: routed.since,
+            addresses: routed.hosts.iter().map(|it| self.proxy.url(it)).collect(),
+            maintenance: routed.page.is_some(),
+            token: haproxy::token(&routed),
+            ..Observed::default()
+        };
+        let releases: BTreeSet<&RecordId> = services.iter().map(|it| &it.release).collect();
+        for release in releases {
+            if observed.active.as_ref() == Some(release) {
+                continue;
+            }
+            let mut own = services.iter().filter(|it| it.release == *release);
+            if own.any(AppService::is_wanted) {
+                let known = table.releases.get(release.as_str());
+                let host = known.and_then(|known| known.host.as_ref());
+                observed.staged.push(StagedRelease {
+                    release: release.clone(),
+                    address: host.map(|host| self.proxy.url(host)),
+                });
+            } else {
+                observed.kept.push(release.clone());
+            }
+        }
+        Ok(observed)
+    }
+
+    pub(super) async fn stage_release(&self, spec: &ReleaseSpec) -> Result<Staged, Error> {
+        let (manager, owner) = (self.manager().await?, self.owner(&spec.store)?);
+        self.check_proxy(manager, &owner, &spec.store).await?;
+        haproxy::check_release(spec)?;
+        let network = format!("alokai-{}-swarm", owner.name());
+        manager.network(&network, &owner).await?;
+        let pulls = spec.apps.iter().map(|app| self.image(manager, app));
+        let images = try_join_all(pulls).await?;
+        let existing = manager.app_services(&owner).await?;
+        sweep(manager, &owner, &existing, &spec.id).await?;
+        let section = self.context.project.settings.deploy.data.as_ref();
+        let data = section.map(|section| StoreData {
+            section,
+            owner: &owner,
+        });
+        if let Some(data) = &data {
+            data.prepare(&manager.engine).await?;
+        }
+        let public = spec.hosts.first().map(|host| self.proxy.url(host));
+        let release = ReleaseServices {
+            spec,
+            owner: &owner,
+            network: &network,
+            variables: ContainerVariables {
+                spec,
+                public: public.unwrap_or_default(),
+                settings: self.settings_of(manager, &owner, spec).await?,
+                data: section.map(|section| section.path.as_str()),
+            },
+            data,
+        };
+        let ports = Mutex::new(PortChooser::new(manager.ports().await?));
+        let start = ServiceStart {
+            manager,
+            release: &release,
+            existing: &existing,
+            ports: &ports,
+        };
+        let starts = spec.apps.iter().zip(&images);
+        let starts = starts.map(|(app, image)| self.start_app(&start, app, image));
+        // A creation that is abandoned could still happen later, so all of them are waited for.
+        let addresses: Result<Vec<String>, Error> = join_all(starts).await.into_iter().collect();
+        let addresses = addresses?;
+        let started = || spec.apps.iter().zip(&addresses);
+        let servers = started().map(|(app, address)| AppServer {
+            app,
+            name: service_name(spec, app),
+            address: address.clone(),
+        });
+        let traffic = self.traffic(&owner, &spec.store);
+        let address = traffic.stage(spec, servers.collect()).await?;
+        let replicas = started().map(|(app, address)| Replica {
+            app: app.app.clone(),
+            address: format!("http://{address}"),
+        });
+        Ok(Staged {
+            replicas: replicas.collect(),
+            address,
+        })
+    }
+
+    async fn settings_of(
+        &self,
+        manager: &Manager,
+        owner: &StoreLabels,
+        spec: &ReleaseSpec,
+    ) -> Result<Settings, Error> {
+        let Some(version) = &spec.settings else {
+            return Ok(Settings::default());
+        };
+        let settings = SettingsConfigs {
+            manager,
+            owner,
+            store: &spec.store,
+            folder: self.proxy.folder(),
+        };
+        let missing = || Error::SettingsMissing {
+            store: spec.store.clone(),
+            version: version.clone(),
+        };
+        settings.read(version).await?.ok_or_else(missing)
+    }
+
+    /// Gives the traffic to a release. False if the traffic has moved since the token was made.
+    pub(super) async fn switch_to(
+        &self,
+        spec: &ReleaseSpec,
+        expected: &SwitchToken,
+    ) -> Result<bool, Error> {
+        let (manager, owner) = (self.manager().await?, self.owner(&spec.store)?);
+        self.check_proxy(manager, &owner, &spec.store).await?;
+        let traffic = self.traffic(&owner, &spec.store);
+        let mut services = manager.app_services(&owner).await?;
+        services.retain(|service| service.release == spec.id);
+        let mut running: BTreeSet<&AppName> = BTreeSet::new();
+        for service in &services {
+            let tasks = manager.tasks(&service.id).await?;
+            if service.is_wanted() && tasks.iter().any(is_running) {
+                running.insert(&service.app);
+            }
+        }
+        let wanted = spec.apps.iter().map(|app| &app.app);
+        let mut wanted = wanted.chain(services.iter().map(|service| &service.app));
+        if let Some(app) = wanted.find(|app| !running.contains(app)) {
+            return Err(traffic.not_staged(&spec.id, app).into());
+        }
+        let (routed, _) = traffic.look().await?;
+        if haproxy::token(&routed) != *expected {
+            return Ok(false);
+        }
+        let now = Timestamp::now().to_string();
+        let mark = services.iter().map(|service| {
+            manager.update(service, |spec| {
+                let labels = spec.labels.get_or_insert_default();
+                labels.insert(SWITCHED.to_owned(), now.clone());
+            })
+        });
+        try_join_all(mark).await?;
+        Ok(traffic.switch(spec, expected).await?)
+    }
+
+    /// Stops a release without traffic.
+    pub(super) async fn stop_release(
+        &self,
+        store: &StoreId,
+        release: &RecordId,
+        kept: bool,
+    ) -> Result<(), Error> {
+        let (manager, owner) = (self.manager().await?, self.owner(store)?);
+        self.check_proxy(manager, &owner, store).await?;
+        let mut services = manager.app_services(&owner).await?;
+        services.retain(|service| service.release == *release);
+        self.traffic(&owner, store).leave(release).await?;
+        let stopping = services.iter().map(|service| async {
+            stop(manager, service).await?;
+            if kept {
+                return Ok(());
+            }
+            remove(manager, service).await
+        });
+        let stopped: Result<(), Error> = join_all(stopping).await.into_iter().collect();
+        stopped?;
+        if !kept {
+            for (id, of) in manager.secrets(&owner).await? {
+                if of == release.as_str() {
+                    manager.remove_secret(&id).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes the secrets of releases that have no service. A run that was killed may leave them.
+async fn sweep(
+    manager: &Manager,
+    owner: &StoreLabels,
+    services: &[AppService],
+    wanted: &RecordId,
+) -> Result<(), Error> {
+    for (id, release) in manager.secrets(owner).await? {
+        let mut known = services.iter().map(|service| &service.release);
+        let is_used = known.any(|known| known.as_str() == release);
+        if !is_used && release != wanted.as_str() {
+            manager.remove_secret(&id).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends the task of a service. Swarm does it by itself, a few seconds later.
+async fn stop(manager: &Manager, service: &AppService) -> Result<(), Error> {
+    if service.is_wanted() {
+        let end = |spec: &mut _| set_replicas(spec, 0);
+        manager.update(service, end).await?;
+    }
+    Ok(())
+}
+
+/// Removes a service whose task ends. The manager of Docker 20.10 crashes, with the whole engine, if a
+/// service is removed at the moment in which Swarm removes one of its tasks, so that is waited for. A node
+/// that does not answer is not waited for: it ends the task when it answers again.
+async fn remove(manager: &Manager, service: &AppService) -> Result<(), Error> {
+    let container = service.spec.task_template.as_ref();
+    let container = container.and_then(|task| task.container_spec.as_ref());
+    let grace = container.and_then(|it| it.stop_grace_period);
+    let grace = Duration::from_nanos(grace.and_then(|it| it.try_into().ok()).unwrap_or_default());
+    let end = Instant::now() + grace + STOP_LIMIT;
+    while Instant::now() < end {
+        let tasks = manager.tasks(&service.id).await?;
+        if !tasks.iter().any(is_leaving) {
+            break;
+        }
+        sleep(PAUSE).await;
+    }
+    manager.remove(service).await
+}
+
+/// Asks a service to run this many tasks.
+pub(super) fn set_replicas(spec: &mut bollard::models::ServiceSpec, count: i64) {
+    spec.mode = Some(replicas(count));
+}
