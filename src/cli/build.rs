@@ -104,7 +104,7 @@ fn is_for_this_machine(project: &Project, request: &Request) -> bool {
     !stores.is_empty() && stores.iter().all(is_local)
 }
 
-/// A share of the selected stores. Each machine gets the same one, however it orders the stores.
+/// The ids of the stores of a shard. They are sorted first, so that all machines divide the stores in the same way.
 fn share(stores: &[&Store], shard: Shard) -> Vec<String> {
     let mut ids: Vec<String> = stores.iter().map(|store| store.id.to_string()).collect();
     ids.sort();

@@ -185,11 +185,11 @@ pub enum Error {
         store: StoreId,
     },
     /// The target of a store has no output of apps.
-    #[error("the target `{target}` of `{store}` has no output of apps")]
+    #[error("the target `{target}` of `{store}` does not support `store logs`")]
     #[diagnostic(
         code(alokai::cli::no_logs),
         help(
-            "the targets `docker` and `local` have it, and programs of `command` that say so; the console shows output on its own pages"
+            "the targets `docker`, `swarm`, `kubernetes`, `local`, and `command` with the capability `logs` support it; the console shows output on its own pages"
         )
     )]
     NoLogs {
@@ -199,11 +199,11 @@ pub enum Error {
         store: StoreId,
     },
     /// The target of a store has no page for maintenance.
-    #[error("the target `{target}` of `{store}` cannot show a page for maintenance")]
+    #[error("the target `{target}` of `{store}` does not support a maintenance page")]
     #[diagnostic(
         code(alokai::cli::no_maintenance),
         help(
-            "the target `local` can, `docker` with `deploy.docker.proxy`, and programs of `command` that say so"
+            "the targets `docker` with `deploy.docker.proxy`, `swarm`, `kubernetes`, `local`, and `command` with the capability `maintenance` support it"
         )
     )]
     NoMaintenance {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -223,13 +224,13 @@ pub fn date(at: Timestamp) -> String {
 
 /// The records of the project, with those of other machines. Files that are not valid records are
 /// named on standard error.
-pub fn records(project: &Project, registry: &RegistryAccess) -> Result<RecordSet, AnyError> {
+pub fn records(project: &Project, registry: &RegistryAccess) -> Result<Arc<RecordSet>, AnyError> {
     registry.pull(project);
     stored_records(project)
 }
 
 /// The records of this machine. Files that are not valid records are named on standard error.
-pub fn stored_records(project: &Project) -> Result<RecordSet, AnyError> {
+pub fn stored_records(project: &Project) -> Result<Arc<RecordSet>, AnyError> {
     let (records, damaged) = RecordFolder::of_project(&project.root)
         .read()
         .map_err(ledger::Error::from)?;

@@ -2,7 +2,6 @@
 //! decision, because a pin or a newer release can be known to another machine only.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,7 +26,6 @@ const STORES_AT_ONCE: usize = 8;
 /// The records of this project, and those beside its images.
 pub struct LiveRecords {
     folder: RecordFolder,
-    project: PathBuf,
     services: Arc<Services>,
     destination: Option<DestinationPlan>,
     repositories: BTreeMap<StoreId, String>,
@@ -48,7 +46,6 @@ impl LiveRecords {
         });
         Self {
             folder: RecordFolder::of_project(&project.root),
-            project: project.root.clone(),
             services,
             destination: destination.cloned(),
             repositories: repositories.collect(),
@@ -86,7 +83,7 @@ impl Records for LiveRecords {
         self.folder.append(record)
     }
 
-    fn read(&self) -> Result<RecordSet, FolderError> {
+    fn read(&self) -> Result<Arc<RecordSet>, FolderError> {
         Ok(self.folder.read()?.0)
     }
 
@@ -96,7 +93,7 @@ impl Records for LiveRecords {
             let Some((destination, repository)) = place else {
                 return;
             };
-            let fetching = fetch(&self.project, destination, repository, &self.services);
+            let fetching = fetch(&self.folder, destination, repository, &self.services);
             if let Err(reason) = self.limited(fetching).await
                 && !self.has_warned.swap(true, Ordering::Relaxed)
             {
@@ -117,7 +114,7 @@ impl Records for LiveRecords {
                 return;
             };
             let stores = [(store.clone(), repository.clone())];
-            let sending = send(&self.project, destination, &stores, &self.services);
+            let sending = send(&self.folder, destination, &stores, &self.services);
             let _ = self.limited(sending).await;
         }
         .boxed_local()

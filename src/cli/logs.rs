@@ -30,13 +30,13 @@ use crate::report::{Detail, Lines};
 use crate::store::{AppName, Store};
 use crate::target::{self, AppLine, LogQuery, SpecVariable, Target};
 
-/// Lines that wait for the screen.
+/// The capacity of the queue of lines to print.
 const WAITING: usize = 1000;
 
 /// How long lines are collected while output is followed. The lines of all apps are sorted by time.
 const COLLECT: Duration = Duration::from_millis(300);
 
-/// The pause between two looks at what is live.
+/// The pause between two checks of which release is live.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Values with fewer bytes are not replaced in output: they are mostly flags and numbers.
@@ -254,7 +254,7 @@ impl Follower<'_> {
     async fn look(&self, readers: &mut Readers) -> Result<bool, AnyError> {
         let active = match self.active().await {
             Ok(active) => active,
-            // An engine that is out of reach for a moment does not end the output.
+            // A target that cannot be reached for a moment does not end the command.
             Err(_) if !readers.running.is_empty() => return Ok(true),
             Err(error) => return Err(release::Error::from(error).into()),
         };

@@ -116,6 +116,6 @@ fn is_shown(
         }
         .into());
     }
-    // A page that somebody else has removed is still on by the records.
+    // If another program has removed the page, the records still have it as shown.
     Ok(observed.maintenance || (!needs_release && is_recorded))
 }

@@ -37,7 +37,7 @@ pub struct StoreAtTarget<'a> {
     store: &'a Store,
     pub target: Arc<dyn Target>,
     records: LiveRecords,
-    known: RecordSet,
+    known: Arc<RecordSet>,
     operation: &'static str,
     allow_older: bool,
 }

@@ -205,7 +205,7 @@ impl BuildRecorder {
         let stores = plan.stores.iter();
         let stores = stores.filter_map(|store| Some((store.id.clone(), store.repository.clone()?)));
         let stores: Vec<_> = stores.collect();
-        if let Err(reason) = send(&plan.project, destination, &stores, services).await {
+        if let Err(reason) = send(&self.records, destination, &stores, services).await {
             services.events.notice(format!(
                 "the records of this run are only on this machine: {reason}"
             ));

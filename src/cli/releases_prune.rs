@@ -20,7 +20,7 @@ pub fn prune(global: &Global, options: &ReleasesPruneOptions) -> Result<(), AnyE
                 StoreRun::new(flow, &*place.target, id).prunable(&now, options.keep)
             });
             if planned.is_empty() {
-                return answer(&format!("{id}: no release is to be removed\n"));
+                return answer(&format!("{id}: there are no releases to remove\n"));
             }
             if options.dry_run {
                 for release in planned {

@@ -1,7 +1,6 @@
 //! The records of other machines, which lie beside the images: in the registry, and in image layouts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -209,8 +208,9 @@ impl RegistryAccess {
             Some((store.id.clone(), repository))
         });
         let stores: Vec<_> = stores.collect();
+        let records = RecordFolder::of_project(&project.root);
         self.wait(async {
-            let sending = send(&project.root, destination, &stores, &self.services);
+            let sending = send(&records, destination, &stores, &self.services);
             let limited = tokio::time::timeout(SENDING_TIMEOUT, sending).await;
             limited.unwrap_or_else(|_| {
                 Err(format!(
@@ -228,10 +228,10 @@ impl RegistryAccess {
         let repositories = stores.filter_map(|store| plan::record_repository(project, store));
         let repositories: Vec<String> = repositories.collect();
         // A folder that cannot be read is an error of the command itself.
-        let here = RecordFolder::of_project(&project.root).read();
-        let (here, _) = here.unwrap_or_default();
+        let folder = RecordFolder::of_project(&project.root);
+        let (here, _) = folder.read().unwrap_or_default();
         for destination in &self.destinations {
-            let pulled = self.pull_from(project, destination, (&repositories, &here));
+            let pulled = self.pull_from(&folder, destination, (&repositories, &here));
             if let Err(reason) = pulled {
                 let place = destination.name();
                 tell(&format!(
@@ -243,7 +243,7 @@ impl RegistryAccess {
 
     fn pull_from(
         &self,
-        project: &Project,
+        folder: &RecordFolder,
         destination: &DestinationPlan,
         (repositories, here): (&[String], &RecordSet),
     ) -> Result<(), String> {
@@ -256,7 +256,7 @@ impl RegistryAccess {
             let mut pulled = stream::iter(repositories)
                 .map(async |repository| {
                     let own = place.repository(repository);
-                    let records = SharedRecords::new(place.of(&own), &project.root);
+                    let records = SharedRecords::new(place.of(&own), folder);
                     (repository, records.pull(here).await)
                 })
                 .buffer_unordered(STORES_AT_ONCE);
@@ -301,12 +301,13 @@ impl RegistryAccess {
         let store = project.stores.get(store.as_str());
         let repository = store.and_then(|store| plan::record_repository(project, store));
         let Some(repository) = repository else { return };
+        let folder = RecordFolder::of_project(&project.root);
         for destination in &self.destinations {
             let fetching = async {
                 let place = SharedPlace::open(destination, &self.services).await?;
                 let Some(place) = place else { return Ok(false) };
                 let own = place.repository(&repository);
-                let records = SharedRecords::new(place.of(&own), &project.root);
+                let records = SharedRecords::new(place.of(&own), &folder);
                 let fetched = records.fetch_log(log).await;
                 fetched.map_err(|error| reason(&error))
             };
@@ -383,7 +384,7 @@ impl SharedPlace {
 
 /// Fetches the records of one repository that this machine does not have.
 pub async fn fetch(
-    project: &Path,
+    folder: &RecordFolder,
     destination: &DestinationPlan,
     repository: &str,
     services: &Services,
@@ -392,12 +393,9 @@ pub async fn fetch(
         return Ok(());
     };
     let own = place.repository(repository);
-    let (here, _) = RecordFolder::of_project(project)
-        .read()
-        .map_err(|error| reason(&error))?;
-    let pulled = SharedRecords::new(place.of(&own), project)
-        .pull(&here)
-        .await;
+    let (here, _) = folder.read().map_err(|error| reason(&error))?;
+    let records = SharedRecords::new(place.of(&own), folder);
+    let pulled = records.pull(&here).await;
     pulled.map(drop).map_err(|error| reason(&error))
 }
 
@@ -405,7 +403,7 @@ pub async fn fetch(
 /// of each store were sent. Fails with the reason if a store's records are refused; those of the other
 /// stores are sent all the same.
 pub async fn send(
-    project: &Path,
+    folder: &RecordFolder,
     destination: &DestinationPlan,
     stores: &[(StoreId, String)],
     services: &Services,
@@ -413,7 +411,6 @@ pub async fn send(
     let Some(place) = SharedPlace::open(destination, services).await? else {
         return Ok(Vec::new());
     };
-    let folder = RecordFolder::of_project(project);
     let (records, _) = folder.read().map_err(|error| reason(&error))?;
     let mut sending = stream::iter(stores)
         .map(async |(store, repository)| {
@@ -422,7 +419,7 @@ pub async fn send(
                 SharedPlace::Registry { .. } => records.shared_of_store(store),
                 SharedPlace::Layout(_) => records.of_folder_and_store(store),
             };
-            let exchange = exchange(&place, &own, project, &shared).await;
+            let exchange = exchange(&place, &own, folder, &shared).await;
             (store, exchange)
         })
         .buffered(STORES_AT_ONCE);
@@ -447,11 +444,11 @@ pub async fn send(
 async fn exchange(
     place: &SharedPlace,
     repository: &str,
-    project: &Path,
+    folder: &RecordFolder,
     own: &RecordSet,
 ) -> Result<Exchange, SharedError> {
     let place = place.of(repository);
-    SharedRecords::new(place, project).exchange(own).await
+    SharedRecords::new(place, folder).exchange(own).await
 }
 
 /// An error with its causes, on one line.

@@ -50,7 +50,7 @@ pub struct StorageSection {
     /// Whether the pods of a store can be on several nodes (`ReadWriteMany`), or are all on the same node
     /// (`ReadWriteOnce`).
     pub access_mode: AccessMode,
-    /// An existing claim, which is used in place of a new one; `size` and `class` are ignored. `{store}`
+    /// An existing claim, which is used instead of a new claim; `size` and `class` are ignored. `{store}`
     /// stands for the id of the store. Without `{store}`, each store has a folder of its own in the claim.
     pub claim: Option<String>,
     /// The group of the files, which the apps get too, so that apps of any user can write. With `null`, the

@@ -373,9 +373,9 @@ impl Default for DeploySection {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(transform = closed)]
 pub struct DataSection {
-    /// Where apps in containers see it. Every app has the path in `DATA_DIR`, also without containers.
+    /// The path of the folder in containers. Every app has the path of its folder in `DATA_DIR`, also at the target `local`.
     pub path: String,
-    /// At the target `docker`: an absolute folder of the engine's machine, in which each store has a
+    /// At the targets `docker` and `swarm`: an absolute folder of the engine's machine, in which each store has a
     /// folder of its own, or the start of the names of volumes. Without it, the volumes are
     /// `alokai-<project>-<store>-data`.
     pub source: Option<String>,

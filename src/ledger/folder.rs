@@ -1,9 +1,12 @@
 //! Records in a folder: one file for each, `<kind>/<id>.json`, and packs.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::id::{RecordId, RecordKind};
+use super::logs::LogFolder;
 use super::pack::Packs;
 use super::set::{RecordSet, StoredRecord};
 use oci::Digest;
@@ -19,10 +22,20 @@ pub fn folder_id(project: &Path) -> String {
     Digest::of(project.as_os_str().as_encoded_bytes()).to_string()
 }
 
-/// Records in a folder.
+/// Records in a folder. A clone shares what was read, so that a process that reads the folder for each store
+/// parses each record once.
 #[derive(Debug, Clone)]
 pub struct RecordFolder {
     root: PathBuf,
+    known: Arc<Mutex<KnownFiles>>,
+}
+
+/// The files of a folder that were read. Records and packs are never changed, only added and removed.
+#[derive(Debug, Default)]
+struct KnownFiles {
+    files: BTreeSet<RecordId>,
+    packs: BTreeSet<PathBuf>,
+    records: Arc<RecordSet>,
 }
 
 /// A file or folder of records that cannot be read or written.
@@ -64,6 +77,7 @@ impl RecordFolder {
     pub fn of_project(project: &Path) -> Self {
         Self {
             root: project.join(LEDGER),
+            known: Arc::default(),
         }
     }
 
@@ -99,18 +113,52 @@ impl RecordFolder {
         crate::disk::write_atomically(&path, &record.bytes).map_err(FolderError::at("write", &path))
     }
 
+    /// The logs of the same project.
+    pub fn logs(&self) -> LogFolder {
+        LogFolder::of(&self.root)
+    }
+
+    /// The file with the pages of a place that were read.
+    pub(super) fn pages(&self, name: &str) -> PathBuf {
+        self.root.join(format!("pages/{name}.json"))
+    }
+
     /// The packs with records of other machines, and with old records of this machine.
     pub fn packs(&self) -> Packs {
         Packs::of(&self.root)
     }
 
     /// All records, and the files that are not valid records.
-    pub fn read(&self) -> Result<(RecordSet, Vec<DamagedRecord>), FolderError> {
-        let mut records = RecordSet::default();
+    pub fn read(&self) -> Result<(Arc<RecordSet>, Vec<DamagedRecord>), FolderError> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = self.read_new(&mut known);
+        if result.is_err() {
+            *known = KnownFiles::default();
+        }
+        let mut damaged = result?;
+        damaged.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok((Arc::clone(&known.records), damaged))
+    }
+
+    /// Reads the files that are not known. A known file that is gone may have had the only copy of a
+    /// record, so all files are read again then.
+    fn read_new(&self, known: &mut KnownFiles) -> Result<Vec<DamagedRecord>, FolderError> {
+        let files = self.files()?;
+        let listed: BTreeSet<&RecordId> = files.iter().map(|(id, _)| id).collect();
+        let packs = self.packs();
+        if !known.files.iter().all(|id| listed.contains(id))
+            || !known.packs.iter().all(|path| path.exists())
+        {
+            *known = KnownFiles::default();
+        }
         let mut damaged = Vec::new();
+        let records = Arc::make_mut(&mut known.records);
         // A record that another process packs meanwhile is in a pack before its file is removed, so
         // packs are read last.
-        for (id, path) in self.files()? {
+        for (id, path) in files {
+            if known.files.contains(&id) {
+                continue;
+            }
             let bytes = match std::fs::read(&path) {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
@@ -124,16 +172,18 @@ impl RecordFolder {
                 Err(error) => return Err(FolderError::at("read", &path)(error)),
             };
             match StoredRecord::parse(&id, &bytes) {
-                Ok(record) => records.insert(record),
+                Ok(record) => {
+                    records.insert(record);
+                    known.files.insert(id);
+                }
                 Err(error) => damaged.push(DamagedRecord {
                     path,
                     reason: error.to_string(),
                 }),
             }
         }
-        self.packs().read(&mut records, &mut damaged)?;
-        damaged.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok((records, damaged))
+        packs.read(&mut known.packs, records, &mut damaged)?;
+        Ok(damaged)
     }
 
     /// Puts the records that have files of their own into a pack if there are many of them.
@@ -260,6 +310,61 @@ mod tests {
         assert_eq!(invalid.len(), 1);
         assert_eq!(invalid[0].path, damaged);
         assert!(invalid[0].reason.contains("it has the id"), "{invalid:?}");
+    }
+
+    /// What another process, or a person, does to the folder.
+    fn change(folder: &std::path::Path, action: u8, number: i64) {
+        let records = RecordFolder::of_project(folder);
+        let files: Vec<_> = records.files().unwrap();
+        let file = files.get(usize::try_from(number).unwrap() % files.len().max(1));
+        let packs = || {
+            std::fs::read_dir(records.root.join("packs"))
+                .into_iter()
+                .flatten()
+        };
+        match action {
+            0..=2 => records.append(&event(number, 1, "new")).unwrap(),
+            3 => {
+                let pack: Vec<_> = (0..3)
+                    .map(|it| event(100 + number + it, 2, "packed"))
+                    .collect();
+                records.packs().write(pack.iter()).unwrap();
+            }
+            4 => {
+                let (all, _) = records.read().unwrap();
+                records.packs().write(all.iter()).unwrap();
+                for (_, path) in files {
+                    std::fs::remove_file(path).unwrap();
+                }
+            }
+            5 => file
+                .iter()
+                .for_each(|(_, path)| std::fs::remove_file(path).unwrap()),
+            6 => packs()
+                .take(1)
+                .for_each(|it| std::fs::remove_file(it.unwrap().path()).unwrap()),
+            _ => {
+                let id = event(200 + number, 3, "").record.id().clone();
+                std::fs::create_dir_all(records.root.join("events")).unwrap();
+                std::fs::write(records.path(&id), "{").unwrap();
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+        #[test]
+        fn a_folder_that_was_read_before_reads_what_a_new_one_reads(
+            changes in proptest::collection::vec((0u8..8, 0i64..40), 1..24),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let old = RecordFolder::of_project(folder.path());
+            for (action, number) in changes {
+                change(folder.path(), action, number);
+                let new = RecordFolder::of_project(folder.path()).read().unwrap();
+                proptest::prop_assert_eq!(old.clone().read().unwrap(), new);
+            }
+        }
     }
 
     #[test]

@@ -86,8 +86,13 @@ pub struct LogFolder {
 impl LogFolder {
     /// The logs of a project.
     pub fn of_project(project: &Path) -> Self {
+        Self::of(&project.join(LEDGER))
+    }
+
+    /// The logs in the folder of a ledger.
+    pub(super) fn of(ledger: &Path) -> Self {
         Self {
-            root: project.join(LEDGER).join("logs"),
+            root: ledger.join("logs"),
         }
     }
 

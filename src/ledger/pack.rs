@@ -73,13 +73,14 @@ impl Packs {
         }
     }
 
-    /// Reads all packs.
+    /// Reads the packs that are not known. Valid packs are known then; damaged ones are read each time.
     pub fn read(
         &self,
+        known: &mut BTreeSet<PathBuf>,
         records: &mut RecordSet,
         damaged: &mut Vec<DamagedRecord>,
     ) -> Result<(), FolderError> {
-        let mut seen = BTreeSet::new();
+        let mut seen = known.clone();
         for _ in 0..MOST_READINGS {
             let mut is_complete = true;
             for path in self.list()? {
@@ -87,7 +88,13 @@ impl Packs {
                     continue;
                 }
                 match std::fs::read(&path) {
-                    Ok(lines) => add(&path, &lines, records, damaged),
+                    Ok(lines) => {
+                        let before = damaged.len();
+                        add(&path, &lines, records, damaged);
+                        if damaged.len() == before {
+                            known.insert(path.clone());
+                        }
+                    }
                     // Another process has put its records into a pack that is not in this list.
                     Err(error) if error.kind() == ErrorKind::NotFound => is_complete = false,
                     Err(error) if error.kind() == ErrorKind::IsADirectory => {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-use super::folder::{FolderError, LEDGER, RecordFolder};
+use super::folder::{FolderError, RecordFolder};
 use super::id::RecordId;
 use super::logs::LogFolder;
 use super::page;
@@ -119,13 +119,13 @@ impl KnownPages {
 
 impl<'a> SharedRecords<'a> {
     /// The records of one store in a place, as the project knows them. Nothing is requested yet.
-    pub fn new(place: RecordPlace<'a>, project: &Path) -> Self {
+    pub fn new(place: RecordPlace<'a>, records: &RecordFolder) -> Self {
         let name = Digest::of(place.name().as_bytes()).hex();
         Self {
             place,
-            records: RecordFolder::of_project(project),
-            logs: LogFolder::of_project(project),
-            index: project.join(LEDGER).join(format!("pages/{name}.json")),
+            logs: records.logs(),
+            index: records.pages(&name),
+            records: records.clone(),
         }
     }
 

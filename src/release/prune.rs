@@ -22,8 +22,8 @@ impl StoreRun<'_> {
         .await
     }
 
-    /// The releases that a prune removes. Those that are staged come first in the order in which releases
-    /// are kept, the newest first, then those that were live, the latest first.
+    /// The releases that a prune removes. Staged releases are kept first, the newest first, then
+    /// releases that were live, the latest first.
     pub fn prunable(&self, now: &StoreSnapshot, keep: Option<usize>) -> Vec<RecordId> {
         let staged = now.observed.staged.iter().map(|it| &it.release);
         let staged: BTreeSet<&RecordId> = staged.collect();

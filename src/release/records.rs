@@ -1,6 +1,7 @@
 //! The records of releases: read, and written step by step.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
@@ -18,7 +19,7 @@ pub trait Records: Send + Sync {
     fn append(&self, record: &StoredRecord) -> Result<(), FolderError>;
 
     /// All records.
-    fn read(&self) -> Result<RecordSet, FolderError>;
+    fn read(&self) -> Result<Arc<RecordSet>, FolderError>;
 
     /// Fetches the records of a store that other machines have written. A decision under the lock of the
     /// store depends on them.
@@ -37,7 +38,7 @@ impl Records for RecordFolder {
         Self::append(self, record)
     }
 
-    fn read(&self) -> Result<RecordSet, FolderError> {
+    fn read(&self) -> Result<Arc<RecordSet>, FolderError> {
         Ok(Self::read(self)?.0)
     }
 }

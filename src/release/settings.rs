@@ -36,7 +36,7 @@ pub enum SettingsError {
     #[diagnostic(
         code(alokai::settings::unsupported),
         help(
-            "`docker`, `swarm`, `kubernetes`, `local` and `command` can; for the console, set variables in the console itself"
+            "the targets `docker`, `swarm`, `kubernetes`, `local` and `command` store settings; for the console, set the variables in the console"
         )
     )]
     Unsupported {

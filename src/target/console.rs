@@ -116,12 +116,12 @@ pub enum Error {
     },
     /// The store does not answer with the release in time.
     #[error(
-        "the console accepted the deploy of `{store}`, and {address} does not answer with it within {seconds} s: {answer}"
+        "the console accepted the deploy of `{store}`, but {address} did not serve the new release within {seconds} s: {answer}"
     )]
     #[diagnostic(
         code(alokai::console::not_live),
         help(
-            "see the state of the instance in the console; `deploy.health` has the path and the deadline, `deployment.address` another address, and `--no-wait` does not wait"
+            "check the instance in the console; `deploy.health` sets the path and the deadline, `deployment.address` sets the address, and `--no-wait` skips the wait"
         )
     )]
     NotLive {
@@ -252,7 +252,7 @@ impl ConsoleTarget {
             Ok(true) => Ok(()),
             Ok(false) => {
                 events.notice(format!(
-                    "{}: {} answers, and its page does not say which release it is from",
+                    "{}: {} answers, but its page does not name a release",
                     spec.store, request.address
                 ));
                 Ok(())

@@ -1,4 +1,4 @@
-//! The variables of apps in containers that know each other by names in a network.
+//! The variables of apps in containers, which reach each other by host names in a network.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ pub struct ContainerVariables<'a> {
     pub spec: &'a ReleaseSpec,
     /// The address of the store for browsers.
     pub public: String,
-    /// The settings, which win over other variables.
+    /// The settings, which replace other variables of the same name.
     pub settings: Settings,
     /// The path of the data in containers.
     pub data: Option<&'a str>,
@@ -53,7 +53,7 @@ impl ContainerVariables<'_> {
 
     /// The secrets and settings of an app.
     pub fn secret(&self, app: &ReleasedApp) -> BTreeMap<String, SecretString> {
-        // A value of a `.env` file leads to no folder that outlives the release.
+        // The path of the volume replaces a path from a `.env` file, which would be removed with the release.
         let is_data = |name: &str| self.data.is_some() && name == DATA_VARIABLE;
         let secrets = app
             .variables

@@ -1,4 +1,4 @@
-//! The labels with which an engine knows what belongs to this program.
+//! The labels of the objects that this program creates in an engine.
 
 use std::collections::HashMap;
 

@@ -12,7 +12,7 @@ use super::HealthProbe;
 use crate::event::{EventSubject, Events};
 use crate::registry::USER_AGENT;
 
-/// What is in the page of an app that tells browsers its variables: their names at Next.js and at Nuxt.
+/// The names of the variable with the tag, as pages of Next.js and of Nuxt have it.
 const VARIABLES: [&str; 2] = ["CDN_CACHE_BUSTING_ID", "cdnCacheBustingId"];
 
 /// Bytes of a page that are read.
@@ -21,7 +21,7 @@ const LONGEST_PAGE: u64 = 8 << 20;
 /// The shortest pause between two requests.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The pause between two messages about what is waited for.
+/// The pause between two progress messages.
 const PROGRESS: Duration = Duration::from_secs(10);
 
 /// The public page of a store.
@@ -32,7 +32,7 @@ pub struct PublicPage<'a> {
     pub tag: &'a str,
     /// How it is probed.
     pub probe: &'a HealthProbe,
-    /// Receives what is waited for.
+    /// Receives progress messages.
     pub events: &'a Events,
     /// The store, for events.
     pub unit: &'a EventSubject,
@@ -42,7 +42,7 @@ pub struct PublicPage<'a> {
 enum Naming {
     /// The release that is waited for.
     This,
-    /// Another one.
+    /// Another release.
     Other,
     /// The page does not have the variable.
     Nothing,

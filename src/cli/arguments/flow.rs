@@ -14,7 +14,7 @@ pub struct ReleaseOptions {
     /// Releases a commit although a newer one is live
     #[arg(long)]
     pub allow_older: bool,
-    /// Ends with the request to the console, and does not wait for the store [env: CLI_CONSOLE_NO_WAIT]
+    /// Ends after the request to the console, without waiting for the store [env: CLI_CONSOLE_NO_WAIT]
     #[arg(long)]
     pub no_wait: bool,
     /// Makes the stores live in groups, and stops at a group with a failure: `10%,50%`, or names of
@@ -54,7 +54,7 @@ pub struct MakeLiveOptions {
     /// Releases a commit although a newer one is live
     #[arg(long)]
     pub allow_older: bool,
-    /// Ends with the request to the console, and does not wait for the store [env: CLI_CONSOLE_NO_WAIT]
+    /// Ends after the request to the console, without waiting for the store [env: CLI_CONSOLE_NO_WAIT]
     #[arg(long)]
     pub no_wait: bool,
     #[command(flatten)]
@@ -69,7 +69,7 @@ pub struct RollbackOptions {
     /// Keeps the settings that are live now
     #[arg(long)]
     pub current_settings: bool,
-    /// Ends with the request to the console, and does not wait for the store [env: CLI_CONSOLE_NO_WAIT]
+    /// Ends after the request to the console, without waiting for the store [env: CLI_CONSOLE_NO_WAIT]
     #[arg(long)]
     pub no_wait: bool,
     /// Lists the releases to which a rollback can go, and changes nothing

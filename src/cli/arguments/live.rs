@@ -14,16 +14,16 @@ pub struct LogsOptions {
     /// The store
     #[arg(short, long, visible_alias = "store-id", value_name = "ID")]
     pub store: String,
-    /// Prints further lines until Ctrl-C, also those of the next releases
+    /// Prints new lines until Ctrl-C, including those of later releases
     #[arg(short, long)]
     pub follow: bool,
     /// Only this app
     #[arg(long, value_name = "APP")]
     pub app: Option<String>,
-    /// Only lines since then: `10m`, `2h`, or a time such as `2026-01-31T12:00:00Z`
+    /// Only lines after this time: `10m` (ten minutes ago), `2h`, or a time such as `2026-01-31T12:00:00Z`
     #[arg(long, value_name = "TIME", value_parser = since)]
     pub since: Option<Timestamp>,
-    /// Another release than the one that is live; the first characters of an id are enough
+    /// A release other than the live release; the first characters of the id are enough
     #[arg(long, value_name = "RELEASE")]
     pub release: Option<String>,
     /// Prints one JSON object for each line

@@ -217,7 +217,7 @@ pub(super) enum StoreCommand {
     Logs(LogsOptions),
     /// Shows and removes the locks of stores
     Lock(LockOptions),
-    /// Shows a page for maintenance instead of stores, and the stores again
+    /// Shows a maintenance page instead of stores, or the stores again
     Maintenance(MaintenanceOptions),
     /// Sets, removes, lists and compares the settings of stores, whose values only the target has
     Settings(SettingsOptions),
@@ -363,7 +363,7 @@ pub(super) enum Matrix {
     Gitlab,
 }
 
-/// One of several shares of the stores.
+/// One of several equal parts of the selected stores.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shard {
     /// Which share, counted from 0.

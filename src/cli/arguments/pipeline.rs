@@ -46,7 +46,7 @@ pub struct WorkOptions {
     /// Maximum number of scripts that run at once [default: number of cores, fewer if memory is low]
     #[arg(long, visible_alias = "jobs", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: Option<u16>,
-    /// Only one share of the selected stores, for several machines: `3/8` is the third of eight shares
+    /// Only one shard of the selected stores, to divide them among machines: `3/8` is the third of eight shards
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
     /// Runs scripts even if their results are cached; a deploy replaces existing images

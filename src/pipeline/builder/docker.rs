@@ -240,8 +240,8 @@ impl DockerBuilder {
         }
     }
 
-    /// The digest of a pushed image, as the engine remembers it. Podman remembers that of its own manifest,
-    /// which is not what it sends.
+    /// The digest of a pushed image in the engine's store. Podman has the digest of its own manifest there,
+    /// which differs from the manifest that it pushes.
     async fn known_digest(&self, reference: &DestinationReference) -> Result<Digest, Error> {
         let name = reference.to_string();
         let unknown = |message: String| Error::Request {

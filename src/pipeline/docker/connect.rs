@@ -56,7 +56,7 @@ pub async fn connect(engine: EngineAddress<'_>) -> Result<Docker, Error> {
             None if address.starts_with("https://") => {
                 return Err(Error::Address {
                     address: address.to_owned(),
-                    reason: "for TLS, set `DOCKER_TLS_VERIFY`",
+                    reason: "`https://` needs the variable `DOCKER_TLS_VERIFY`",
                 });
             }
             None => Docker::connect_with_http(address, TIMEOUT, version),

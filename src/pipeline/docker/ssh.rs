@@ -57,9 +57,9 @@ impl SshEngine {
         let host = url.host_str().filter(|host| !host.is_empty());
         let host = host.ok_or_else(|| invalid("it has no host"))?;
         if url.password().is_some() {
-            return Err(invalid("it has a password, which ssh does not take"));
+            return Err(invalid("it has a password, which `ssh` does not accept"));
         }
-        // ssh would take it for an option.
+        // `ssh` reads such a name as an option.
         if host.starts_with('-') || url.username().starts_with('-') {
             return Err(invalid("a name starts with `-`"));
         }
@@ -74,7 +74,7 @@ impl SshEngine {
             arguments.extend(["-p".to_owned(), port.to_string()]);
         }
         arguments.push("--".to_owned());
-        // A URL has an IPv6 address in brackets, and ssh has none.
+        // A URL has an IPv6 address in brackets; `ssh` takes it without them.
         arguments.push(host.trim_matches(['[', ']']).to_owned());
         let command = match url.path() {
             "" | "/" => "docker system dial-stdio".to_owned(),
@@ -102,7 +102,7 @@ impl SshEngine {
             let client = client.clone();
             async move { Ok(client.request(request).await?) }
         };
-        // The name of the host plays no part: the engine gets the requests through a pipe.
+        // The host name is not used: requests are sent through a pipe.
         let address = Some("http://docker");
         Docker::connect_with_custom_transport(
             request,

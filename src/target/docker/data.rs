@@ -11,7 +11,7 @@ use crate::pipeline::DockerError;
 use crate::pipeline::docker::is_missing;
 use crate::target::labels::StoreLabels;
 
-/// Where a new volume is in the container that sets its permissions, without the slash.
+/// The mount path of a new volume in the container that sets its permissions, without the slash.
 const PLACE: &str = "data";
 
 /// The permissions of a new volume, as those of `/tmp`: apps run as any user.
@@ -70,7 +70,7 @@ impl StoreData<'_> {
     }
 
     /// Makes the volume if it does not exist. A new volume belongs to root, so apps of other users get the
-    /// permission to write. A run that was killed meanwhile has left its container, and is repeated.
+    /// permission to write. If a killed run has left its container, the permissions are set again.
     pub async fn prepare(&self, engine: &Engine) -> Result<(), Error> {
         if self.folder().is_some() {
             return Ok(());

@@ -16,7 +16,7 @@ const CLAIM: &str = "com.alokai.lock";
 /// The label with the id of the lock that a container renews.
 const RENEWS: &str = "com.alokai.renews";
 
-/// How often a lock is asked for that others give back or take meanwhile.
+/// The most attempts to take a lock that other runs take and release at the same time.
 const ATTEMPTS: usize = 10;
 
 /// The lock of a store.

@@ -195,8 +195,8 @@ impl SettingsVolume<'_> {
     }
 }
 
-/// What tells the processes of this machine from those of others: the start of its system, and the
-/// namespace of process ids. Empty if the system does not say.
+/// Identifies this machine, to recognize its processes: the boot id, and the
+/// namespace of process ids. Empty if they cannot be read.
 fn machine() -> String {
     let started = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     let namespace = std::fs::read_link("/proc/self/ns/pid");
@@ -206,7 +206,7 @@ fn machine() -> String {
     }
 }
 
-/// Whether a process of this machine does not run any more. What runs on other machines is not known.
+/// Whether a process of this machine has ended. False for a process of another machine.
 fn has_ended(process: &str) -> bool {
     let Some((place, id)) = process.rsplit_once(' ') else {
         return false;

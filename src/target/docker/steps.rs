@@ -36,7 +36,7 @@ impl DockerTarget {
         }
     }
 
-    /// Fails if another proxy switches the traffic of the store: what it does is unknown here, so
+    /// Fails if another proxy switches the traffic of the store: its routes are not known here, so
     /// releases that seem to have no traffic cannot be stopped. The record is a volume of the engine.
     async fn check_proxy(
         &self,

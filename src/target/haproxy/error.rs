@@ -130,7 +130,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::haproxy::missing),
         help(
-            "install it: `apt-get install haproxy`; with `deploy.docker.proxy` set to `null`, the target `docker` needs none, and each switch interrupts the store"
+            "install it: `apt-get install haproxy`; the target `docker` works without HAProxy if `deploy.docker.proxy` is `null`, but each switch then interrupts the store"
         )
     )]
     ProxyMissing,

@@ -32,7 +32,7 @@ pub struct AppServer<'a> {
 }
 
 impl StoreTraffic<'_> {
-    /// What the proxy has for the store, and all of it.
+    /// The routes of the store, and the whole routing table.
     pub async fn look(&self) -> Result<(RoutedStore, RoutingTable), Error> {
         let table = self.proxy.table().await?;
         let routed = table.stores.get(&self.owner.key()).cloned();
@@ -122,7 +122,7 @@ impl StoreTraffic<'_> {
         self.proxy.change(show).await
     }
 
-    /// Fails if another proxy switches the traffic of the store: what it does is unknown here, so
+    /// Fails if another proxy switches the traffic of the store: its routes are not known here, so
     /// releases that seem to have no traffic cannot be stopped. `recorded` is the identity that the
     /// engine has for the store.
     pub fn check_identity(

@@ -203,7 +203,9 @@ pub enum Error {
     #[error("the settings of version {version} of `{store}` are not in the Secret `{secret}`")]
     #[diagnostic(
         code(alokai::kubernetes::settings_missing),
-        help("set them again with `alokai store settings set`")
+        help(
+            "set them again with `alokai store settings set --store {store}`, or roll back with `--current-settings`"
+        )
     )]
     SettingsMissing {
         /// The store.
@@ -286,7 +288,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::kubernetes::page),
         help(
-            "the page is served by Node.js from the image of the live release, `{image}`; the traffic was not switched"
+            "check that the image `{image}` of the live release has `node`, and see `kubectl describe pods`; the traffic was not switched"
         )
     )]
     Page {

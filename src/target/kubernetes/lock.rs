@@ -10,7 +10,7 @@ use super::kinds::LEASE;
 use super::names::{CLAIM, StoreOwner};
 use crate::target::{LockAnswer, LockClaim};
 
-/// How often a lock is asked for that others give back or take meanwhile.
+/// The most attempts to take a lock that other runs take and release at the same time.
 const ATTEMPTS: usize = 10;
 
 /// The lock of a store.
@@ -62,9 +62,9 @@ impl LeaseLock<'_> {
             }
         }
         Err(Error::Refused {
-            doing: format!("give {}", LEASE.object(&self.owner.lock())),
+            doing: format!("take {}", LEASE.object(&self.owner.lock())),
             status: 409,
-            message: "other runs take it and give it back all the time".into(),
+            message: "other runs took and released it at each attempt".into(),
         })
     }
 

@@ -65,7 +65,7 @@ impl StoreOwner {
         }
     }
 
-    /// The same as a query.
+    /// A query for these pods.
     pub fn query(&self) -> String {
         format!(
             "{PROJECT}={},{STORE}={}",
@@ -113,7 +113,7 @@ impl StoreOwner {
         labels
     }
 
-    /// The same as a query.
+    /// A query for these pods.
     pub fn query_page(&self) -> String {
         format!("{},{MAINTENANCE}=page", self.query())
     }

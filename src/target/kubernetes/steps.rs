@@ -240,7 +240,7 @@ pub async fn apply(api: &Api, kind: ObjectKind, object: &Value) -> Result<Value,
     Err(Error::Refused {
         doing: format!("apply {}", kind.object(name_of(object))),
         status: 409,
-        message: "other programs change it all the time".into(),
+        message: "other programs changed it at each attempt; run the command again".into(),
     })
 }
 

@@ -88,7 +88,7 @@ impl<'a> StoreStorage<'a> {
     }
 
     /// Adds the volume to a pod. A volume of one node makes all pods that mount it run on the same node;
-    /// elsewhere they would wait for the volume without an end.
+    /// pods on another node never get the volume.
     pub fn add_to(&self, pod: &mut Value) {
         let claim = json!({ "claimName": self.claim() });
         pod["volumes"] = json!([{ "name": VOLUME, "persistentVolumeClaim": claim }]);

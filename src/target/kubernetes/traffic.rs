@@ -151,7 +151,7 @@ impl KubernetesTarget {
         Err(Error::Refused {
             doing: format!("change {}", SERVICE.object(&owner.service())),
             status: 409,
-            message: "other programs change it all the time".into(),
+            message: "other programs changed it at each attempt; run the command again".into(),
         })
     }
 

@@ -57,7 +57,7 @@ impl ReleaseObjects<'_> {
         }
         for (name, variable) in &app.variables {
             match variable {
-                // A value of a `.env` file leads to no folder that outlives the release.
+                // The path of the volume replaces a path from a `.env` file, which would be removed with the release.
                 _ if name == DATA_VARIABLE && self.storage().is_some() => {}
                 SpecVariable::Secret(secret) => {
                     variables.secret.insert(name, secret);

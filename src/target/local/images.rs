@@ -124,7 +124,7 @@ mod tests {
     use crate::target::local::state::LocalState;
 
     #[test]
-    fn a_layer_that_was_just_pulled_stays_and_old_rests_of_downloads_end() {
+    fn recent_layers_are_kept_and_old_partial_downloads_are_removed() {
         let project = tempfile::tempdir().unwrap();
         let place = LocalFolder::of(project.path());
         let blobs = Blobs::new(place.images());

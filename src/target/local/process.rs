@@ -31,7 +31,7 @@ use crate::store::{AppName, StoreId};
 /// How long a background process that ends may hold its lock.
 const TAKEOVER: Duration = Duration::from_secs(15);
 
-/// How long a background process without anything to run waits for its first request. The command that
+/// How long a background process without releases waits for its first request. The command that
 /// has started it may have been killed.
 const UNUSED: Duration = Duration::from_secs(10);
 

@@ -123,7 +123,7 @@ impl Background {
             };
             let started = match started {
                 Ok(()) if client.has_come() => Err(Error::Protocol {
-                    reason: "the client has ended".into(),
+                    reason: "the client has disconnected".into(),
                 }),
                 started => started,
             };

@@ -100,10 +100,10 @@ pub enum Error {
         message: String,
     },
     /// Another run or a person changed a service.
-    #[error("the service `{service}` was changed by somebody else meanwhile")]
+    #[error("the service `{service}` was changed by another run or by a person at the same time")]
     #[diagnostic(
         code(alokai::swarm::changed),
-        help("run the command again; it looks at the services anew")
+        help("run the command again: it reads the services again")
     )]
     Changed {
         /// The service.
@@ -126,7 +126,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::swarm::settings_missing),
         help(
-            "set them again with `alokai store settings set`, or release with the current settings"
+            "set them again with `alokai store settings set --store {store}`, or roll back with `--current-settings`"
         )
     )]
     SettingsMissing {
@@ -143,7 +143,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::swarm::settings_key),
         help(
-            "restore the key of the folder in which the settings were set, or remove the settings with `alokai store settings unset --all --store {store}` and set them again"
+            "restore the key file from a copy, or remove the settings with `alokai store settings unset --all --store {store}` and set them again"
         )
     )]
     SettingsKey {
@@ -155,7 +155,7 @@ pub enum Error {
         key: PathBuf,
     },
     /// The key of the settings cannot be used.
-    #[error("the key of the settings `{}` cannot be used: {reason}", key.display())]
+    #[error("the key file `{}`, which encrypts the settings, cannot be used: {reason}", key.display())]
     #[diagnostic(
         code(alokai::swarm::key),
         help("the user that runs alokai has to be able to read and write the file")

@@ -18,7 +18,7 @@ const CLAIM: &str = "com.alokai.lock";
 /// The label that changes with each renewal.
 const RENEWED: &str = "com.alokai.renewed";
 
-/// How often a lock is asked for that others give back or take meanwhile.
+/// The most attempts to take a lock that other runs take and release at the same time.
 const ATTEMPTS: usize = 10;
 
 /// The lock of a store.
@@ -96,7 +96,7 @@ impl SwarmLock<'_> {
         Err(Error::Engine(
             DockerError::Request {
                 doing: format!("take the lock `{name}`"),
-                message: "other runs take it and give it back all the time".into(),
+                message: "other runs took and released it at each attempt".into(),
             }
             .into(),
         ))

@@ -49,15 +49,15 @@ pub struct AppService {
     pub image: String,
     /// The version of its settings.
     pub settings: Option<String>,
-    /// What it is asked to run.
+    /// Its specification, as it was requested last.
     pub spec: ServiceSpec,
-    /// What became of its last update.
+    /// The status of its last update.
     pub update: Option<ServiceUpdateStatus>,
     version: u64,
 }
 
 impl AppService {
-    /// Whether it is asked to run, which a kept release is not.
+    /// Whether its tasks are requested. A kept release has no tasks.
     pub fn is_wanted(&self) -> bool {
         let mode = self.spec.mode.as_ref();
         let replicated = mode.and_then(|mode| mode.replicated.as_ref());
@@ -82,10 +82,10 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// The manager behind an engine. One that does not manage a swarm is an error.
+    /// Connects to the manager of a swarm. Fails if the engine is not a manager.
     pub async fn new(engine: Engine, address: &str) -> Result<Self, Error> {
         let info = engine.docker.info().await;
-        let info = info.map_err(engine.failed("tell its state"))?;
+        let info = info.map_err(engine.failed("return its system information"))?;
         let swarm = info.swarm.unwrap_or_default();
         if swarm.control_available == Some(true) {
             return Ok(Self { engine });
@@ -158,7 +158,7 @@ impl Manager {
     }
 
     /// Changes a service, if nobody has changed it since it was read. Swarm refuses a change of another
-    /// version, and makes versions of its own: only what it is asked to run is compared.
+    /// version, but also creates versions itself, so only the specifications are compared.
     pub async fn update(
         &self,
         service: &AppService,

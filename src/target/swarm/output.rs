@@ -85,7 +85,7 @@ async fn app_state(manager: &Manager, service: AppService) -> Result<AppState, E
     })
 }
 
-/// Whether somebody else has changed a service, and what became of that.
+/// Why a service does not run as requested, if another program has changed it.
 fn not_as_asked(service: &AppService, running: Option<&Task>) -> Option<String> {
     let image =
         running.and_then(|task| task.spec.as_ref()?.container_spec.as_ref()?.image.as_ref());
@@ -93,10 +93,10 @@ fn not_as_asked(service: &AppService, running: Option<&Task>) -> Option<String> 
     match failed_update(service.update.as_ref()) {
         // Swarm may have rolled back to what was asked for.
         Some((state, message)) if is_other || running.is_none() => Some(format!(
-            "was updated by somebody else, and Swarm did not finish the update ({state}): {message}"
+            "was updated by another program, and Swarm did not finish the update ({state}): {message}"
         )),
         _ if is_other => {
-            image.map(|image| format!("runs the image `{image}` in place of `{}`", service.image))
+            image.map(|image| format!("runs the image `{image}` instead of `{}`", service.image))
         }
         _ => None,
     }

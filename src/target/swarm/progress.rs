@@ -1,4 +1,4 @@
-//! How far a service has come: what its tasks say, and what became of its last update.
+//! The progress of a service: the states of its tasks, and the status of its last update.
 
 use bollard::models::TaskState;
 use bollard::models::{ServiceUpdateStatus, ServiceUpdateStatusStateEnum as UpdateState, Task};
@@ -19,7 +19,7 @@ pub enum StartProgress<'a> {
     Refused(String),
     /// No node can run it now.
     Unplaced(String),
-    /// It is on its way: its state.
+    /// It is starting: the state of its task.
     Waits(String),
 }
 
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tasks_tell_how_far_a_start_has_come() {
+    fn the_progress_follows_from_the_states_of_the_tasks() {
         use TaskState as S;
         let port = "driver failed: Bind for 0.0.0.0:20998 failed: port is already allocated";
         let full = "no suitable node (host-mode port already in use on 1 node)";

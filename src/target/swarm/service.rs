@@ -48,7 +48,7 @@ pub struct ReleaseServices<'a> {
     pub data: Option<StoreData<'a>>,
 }
 
-/// An image, and what it starts.
+/// An image with its command.
 pub struct ServiceImage {
     /// Its name, with its digest.
     pub name: String,
@@ -194,7 +194,7 @@ impl ReleaseServices<'_> {
             }),
             mode: Some(replicas(1)),
             endpoint_spec: Some(EndpointSpec {
-                // Names lead to the apps themselves, so no IPVS is needed.
+                // Host names resolve to the containers themselves, so IPVS is not needed.
                 mode: Some(EndpointSpecModeEnum::DNSRR),
                 ports: Some(vec![published(app.port, port)]),
             }),

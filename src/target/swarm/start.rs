@@ -25,7 +25,7 @@ const START_LIMIT: Duration = Duration::from_mins(10);
 /// How long Swarm may search for a node.
 const PLACE_LIMIT: Duration = Duration::from_secs(20);
 
-/// What the start of an app needs to know.
+/// The inputs for the start of an app.
 pub struct ServiceStart<'a> {
     /// The manager.
     pub manager: &'a Manager,
@@ -47,7 +47,7 @@ enum Started {
 
 impl SwarmTarget {
     /// The image of an app. The manager pulls it, so that a missing image is known before a service
-    /// exists, and tells what it starts.
+    /// exists, and returns its command.
     pub(super) async fn image(
         &self,
         manager: &Manager,

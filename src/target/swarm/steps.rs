@@ -23,8 +23,8 @@ use crate::target::labels::{PROXY, PROXY_PLACE, StoreLabels};
 use crate::target::ports::PortChooser;
 use crate::target::{Observed, ReleaseSpec, Replica, Settings, Staged, StagedRelease, SwitchToken};
 
-/// The label with the time at which a service got the traffic. To set it is a compare-and-swap, so a run
-/// that is about to stop the service learns of it.
+/// The label with the time at which a service got the traffic. Setting it changes the version of the service, so another
+/// run that stops the service at the same time fails.
 const SWITCHED: &str = "com.alokai.switched";
 
 /// How long a node may take to end a task beyond the time that the app has.
@@ -83,7 +83,7 @@ impl SwarmTarget {
         }
     }
 
-    /// Fails if another proxy switches the traffic of the store. The record is a config of the swarm.
+    /// Fails if another proxy switches the traffic of the store. A config of the swarm names the proxy.
     async fn check_proxy(
         &self,
         manager: &Manager,

@@ -223,7 +223,7 @@ fn an_engine_that_goes_away_leaves_the_traffic_and_the_next_run_cleans() {
 }
 
 #[test]
-fn what_a_run_leaves_that_is_killed_between_two_requests_is_removed_by_the_next_one() {
+fn leftovers_of_a_run_killed_between_two_requests_are_removed_by_the_next_run() {
     let Some(world) = World::new("rests") else {
         return;
     };

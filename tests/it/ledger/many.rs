@@ -131,5 +131,5 @@ async fn ten_thousand_records_have_few_tags_and_every_list_has_all_of_them() {
     assert_eq!(count("releases", "releases"), 2_500);
     assert_eq!(count("history", "operations"), 2_500);
     let records = alokai::ledger::RecordFolder::of_project(project.root()).read();
-    assert_eq!(records.unwrap().0, written);
+    assert_eq!(*records.unwrap().0, written);
 }

@@ -59,7 +59,7 @@ impl Machine {
     pub fn records(&self) -> RecordSet {
         let (records, damaged) = RecordFolder::of_project(self.folder.path()).read().unwrap();
         assert!(damaged.is_empty(), "{damaged:?}");
-        records
+        Arc::unwrap_or_clone(records)
     }
 
     fn append(&self, record: &StoredRecord) {
@@ -97,7 +97,7 @@ impl Machine {
             client: &self.client,
             repository: &self.repository,
         };
-        SharedRecords::new(place, self.folder.path())
+        SharedRecords::new(place, &RecordFolder::of_project(self.folder.path()))
     }
 
     async fn exchange(&self) -> Exchange {
@@ -164,7 +164,7 @@ async fn exchange_with_layout(project: &Path, layout: &Path) -> Exchange {
         layout: &pages,
         repository: "acme/frontend",
     };
-    let exchange = SharedRecords::new(place, project).exchange(&own).await;
+    let exchange = SharedRecords::new(place, &folder).exchange(&own).await;
     pages.write().unwrap();
     folder.gather().unwrap();
     let exchange = exchange.unwrap();
@@ -382,7 +382,7 @@ async fn a_registry_that_fails_in_the_middle_loses_no_record() {
         client: &calm.client,
         repository: &repository,
     };
-    let well = SharedRecords::new(place, machine.folder.path());
+    let well = SharedRecords::new(place, &RecordFolder::of_project(machine.folder.path()));
     well.exchange(&machine.records()).await.unwrap();
     calm.place().pull(&RecordSet::default()).await.unwrap();
     assert_eq!(

@@ -82,7 +82,7 @@ fn a_deploy_by_the_console_waits_until_the_store_answers_with_the_release() {
     // A page that does not say anything.
     pages.set(vec![(200, "<h1>Shop</h1>".into())]);
     let run = project.alokai(deploy).succeeds();
-    run.stderr_contains("its page does not say which release it is from");
+    run.stderr_contains("its page does not name a release");
 
     configure(&project, &address, 1);
     for (page, reason) in [

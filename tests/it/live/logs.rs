@@ -85,7 +85,7 @@ fn another_release_can_be_read_and_a_program_that_fails_is_an_error() {
     shop.set("capabilities", json!({}));
     shop.run("store logs --store us")
         .fails_with(2)
-        .stderr_contains("the target `command` of `us` has no output of apps");
+        .stderr_contains("the target `command` of `us` does not support `store logs`");
     shop.set("capabilities", json!({ "logs": true, "settings": false }));
     shop.project.write("target.js", "process.exit(64)");
     shop.run("store logs --store us").fails_with(2);

@@ -86,7 +86,7 @@ fn a_page_is_checked_and_a_target_without_pages_is_refused() {
     shop.deploy().succeeds();
     shop.run("store maintenance on --store us")
         .fails_with(2)
-        .stderr_contains("the target `command` of `us` cannot show a page for maintenance");
+        .stderr_contains("the target `command` of `us` does not support a maintenance page");
     shop.set("capabilities", json!({ "maintenance": true }));
     shop.run("store maintenance on --store us --page missing.html")
         .fails_with(2)

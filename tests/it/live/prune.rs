@@ -9,7 +9,7 @@ fn releases_without_traffic_are_removed_and_the_live_one_never() {
     let Some(shop) = Shop::with(&json!({ "keep": 3 })) else {
         return;
     };
-    let nothing = "us: no release is to be removed\n";
+    let nothing = "us: there are no releases to remove\n";
     for text in ["first", "second", "third"] {
         shop.commit(text);
         shop.deploy().succeeds();

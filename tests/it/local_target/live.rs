@@ -93,7 +93,7 @@ fn a_killed_run_loses_no_request_and_the_next_one_cleans() {
 }
 
 #[test]
-fn of_two_runs_in_one_project_one_wins_and_the_other_one_names_it() {
+fn the_second_of_two_runs_in_one_project_fails_and_names_the_first() {
     let Some((project, folder)) = shop() else {
         return;
     };

@@ -278,8 +278,8 @@ impl Records for MemoryRecords {
         Ok(())
     }
 
-    fn read(&self) -> Result<RecordSet, FolderError> {
-        Ok(self.0.lock().unwrap().clone())
+    fn read(&self) -> Result<Arc<RecordSet>, FolderError> {
+        Ok(Arc::new(self.0.lock().unwrap().clone()))
     }
 }
 

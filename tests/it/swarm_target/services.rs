@@ -101,7 +101,7 @@ fn settings_are_secrets_of_the_swarm_and_a_rollback_brings_them_back() {
 }
 
 #[test]
-fn what_others_do_to_a_service_is_seen() {
+fn changes_of_a_service_by_other_programs_are_detected() {
     let Some(world) = world("others") else {
         return;
     };
