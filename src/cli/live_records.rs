@@ -2,14 +2,14 @@
 //! decision, because a pin or a newer release can be known to another machine only.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 
-use super::shared_records::{fetch, send};
+use super::shared_records::{SharedPlace, fetch, send};
 use crate::config::Project;
 use crate::ledger::{FolderError, RecordFolder, RecordSet, StoredRecord};
 use crate::pipeline::Services;
@@ -29,6 +29,8 @@ pub struct LiveRecords {
     services: Arc<Services>,
     destination: Option<DestinationPlan>,
     repositories: BTreeMap<StoreId, String>,
+    /// The opened destination, once it exists. An image layout keeps its parsed index, which all stores read.
+    place: Mutex<Option<Arc<SharedPlace>>>,
     has_warned: AtomicBool,
 }
 
@@ -49,6 +51,7 @@ impl LiveRecords {
             services,
             destination: destination.cloned(),
             repositories: repositories.collect(),
+            place: Mutex::default(),
             has_warned: AtomicBool::new(false),
         }
     }
@@ -60,6 +63,22 @@ impl LiveRecords {
             .buffer_unordered(STORES_AT_ONCE)
             .collect::<()>()
             .await;
+    }
+
+    /// The place beside the images. None for a layout that does not exist yet.
+    async fn place(
+        &self,
+        destination: &DestinationPlan,
+    ) -> Result<Option<Arc<SharedPlace>>, String> {
+        let opened = || self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = opened().clone();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let place = SharedPlace::open(destination, &self.services).await?;
+        let place = place.map(Arc::new);
+        opened().clone_from(&place);
+        Ok(place)
     }
 
     /// Runs an exchange until it ends, the time is over, or the user interrupts it.
@@ -93,7 +112,12 @@ impl Records for LiveRecords {
             let Some((destination, repository)) = place else {
                 return;
             };
-            let fetching = fetch(&self.folder, destination, repository, &self.services);
+            let fetching = async {
+                match self.place(destination).await? {
+                    Some(place) => fetch(&self.folder, &place, repository).await,
+                    None => Ok(()),
+                }
+            };
             if let Err(reason) = self.limited(fetching).await
                 && !self.has_warned.swap(true, Ordering::Relaxed)
             {
@@ -114,7 +138,12 @@ impl Records for LiveRecords {
                 return;
             };
             let stores = [(store.clone(), repository.clone())];
-            let sending = send(&self.folder, destination, &stores, &self.services);
+            let sending = async {
+                match self.place(destination).await? {
+                    Some(place) => send(&self.folder, &place, &stores).await.map(drop),
+                    None => Ok(()),
+                }
+            };
             let _ = self.limited(sending).await;
         }
         .boxed_local()

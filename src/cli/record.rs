@@ -19,7 +19,7 @@ use crate::store::{AppName, StoreId};
 
 use super::events::READER_TIMEOUT;
 use super::run::cache_state;
-use super::shared_records::send;
+use super::shared_records::{SharedPlace, send};
 
 /// Seconds after which a run without a recorded end counts as interrupted.
 const LEASE: u64 = 6 * 60 * 60;
@@ -205,7 +205,11 @@ impl BuildRecorder {
         let stores = plan.stores.iter();
         let stores = stores.filter_map(|store| Some((store.id.clone(), store.repository.clone()?)));
         let stores: Vec<_> = stores.collect();
-        if let Err(reason) = send(&self.records, destination, &stores, services).await {
+        let sent = match SharedPlace::open(destination, services).await {
+            Ok(Some(place)) => send(&self.records, &place, &stores).await.map(drop),
+            opened => opened.map(drop),
+        };
+        if let Err(reason) = sent {
             services.events.notice(format!(
                 "the records of this run are only on this machine: {reason}"
             ));

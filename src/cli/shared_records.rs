@@ -210,7 +210,12 @@ impl RegistryAccess {
         let stores: Vec<_> = stores.collect();
         let records = RecordFolder::of_project(&project.root);
         self.wait(async {
-            let sending = send(&records, destination, &stores, &self.services);
+            let sending = async {
+                match SharedPlace::open(destination, &self.services).await? {
+                    Some(place) => send(&records, &place, &stores).await,
+                    None => Ok(Vec::new()),
+                }
+            };
             let limited = tokio::time::timeout(SENDING_TIMEOUT, sending).await;
             limited.unwrap_or_else(|_| {
                 Err(format!(
@@ -324,7 +329,7 @@ impl RegistryAccess {
 }
 
 /// An opened place of records.
-enum SharedPlace {
+pub enum SharedPlace {
     Registry {
         client: oci_distribution::Client,
         /// The path between host and repository, such as `team/`; can be empty.
@@ -335,7 +340,7 @@ enum SharedPlace {
 
 impl SharedPlace {
     /// Opens a place. None for a layout that does not exist.
-    async fn open(
+    pub async fn open(
         destination: &DestinationPlan,
         services: &Services,
     ) -> Result<Option<Self>, String> {
@@ -385,13 +390,9 @@ impl SharedPlace {
 /// Fetches the records of one repository that this machine does not have.
 pub async fn fetch(
     folder: &RecordFolder,
-    destination: &DestinationPlan,
+    place: &SharedPlace,
     repository: &str,
-    services: &Services,
 ) -> Result<(), String> {
-    let Some(place) = SharedPlace::open(destination, services).await? else {
-        return Ok(());
-    };
     let own = place.repository(repository);
     let (here, _) = folder.read().map_err(|error| reason(&error))?;
     let records = SharedRecords::new(place.of(&own), folder);
@@ -404,22 +405,18 @@ pub async fn fetch(
 /// stores are sent all the same.
 pub async fn send(
     folder: &RecordFolder,
-    destination: &DestinationPlan,
+    place: &SharedPlace,
     stores: &[(StoreId, String)],
-    services: &Services,
 ) -> Result<Vec<(StoreId, usize)>, String> {
-    let Some(place) = SharedPlace::open(destination, services).await? else {
-        return Ok(Vec::new());
-    };
     let (records, _) = folder.read().map_err(|error| reason(&error))?;
     let mut sending = stream::iter(stores)
         .map(async |(store, repository)| {
             let own = place.repository(repository);
-            let shared = match &place {
+            let shared = match place {
                 SharedPlace::Registry { .. } => records.shared_of_store(store),
                 SharedPlace::Layout(_) => records.of_folder_and_store(store),
             };
-            let exchange = exchange(&place, &own, folder, &shared).await;
+            let exchange = exchange(place, &own, folder, &shared).await;
             (store, exchange)
         })
         .buffered(STORES_AT_ONCE);
@@ -431,7 +428,7 @@ pub async fn send(
         }
     }
     drop(sending);
-    if let SharedPlace::Layout(pages) = &place {
+    if let SharedPlace::Layout(pages) = place {
         pages.write().map_err(|error| reason(&error))?;
     }
     if let Some(failed) = failed {

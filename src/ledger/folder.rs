@@ -396,7 +396,8 @@ mod tests {
         for pack in packs {
             std::fs::write(pack.unwrap().path(), "{}\n").unwrap();
         }
-        let (_, damaged) = records.read().unwrap();
+        let again = RecordFolder::of_project(folder.path());
+        let (_, damaged) = again.read().unwrap();
         assert!(damaged[0].reason.contains("digest of its name"));
     }
 

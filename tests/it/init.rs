@@ -1,5 +1,6 @@
 //! `alokai init`: what it finds, what it shows, and that it writes all files or none.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use crate::support::{Project, Run, git, is_root, output_of};
@@ -402,27 +403,44 @@ fn the_steps_of_a_pipeline_run() {
     );
     project.commit();
     let workflow = project.read(".github/workflows/alokai.yml");
-    let start = workflow.find("          git cat-file").expect("the step");
+    let start = workflow
+        .find("          # Of runs that wait")
+        .expect("the step");
     let end = workflow.find("  build:\n").expect("the job");
     let program = project.command("");
     let program = program.get_program().to_str().unwrap().to_owned();
     let step = workflow[start..end].replace("yarn --silent alokai", &program);
     let output = project.path("output");
-    for before in [
-        "0000000000000000000000000000000000000000",
-        &git(project.root(), "rev-parse HEAD~1"),
+    // GitHub's own program, of which only the answer is needed here.
+    project.write("bin/gh", "#!/bin/sh\necho \"$LAST\"\n");
+    let gh = project.path("bin/gh");
+    std::fs::set_permissions(&gh, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let path = format!("{}:{path}", project.path("bin").display());
+    let last = git(project.root(), "rev-parse HEAD~1");
+    // A commit that is gone after a forced push, no run that succeeded, and a run of the commit before.
+    for (before, expected) in [
+        (
+            "1234567890123456789012345678901234567890",
+            "[\"eu\",\"us\"]",
+        ),
+        ("", "[\"eu\",\"us\"]"),
+        (last.as_str(), "[\"us\"]"),
     ] {
         std::fs::write(&output, "").unwrap();
         let status = Command::new("sh")
             .args(["-e", "-c", &step])
             .current_dir(project.root())
-            .env("BEFORE", before)
+            .env("PATH", &path)
+            .env("LAST", before)
+            .env("GITHUB_REF_NAME", "main")
             .env("GITHUB_OUTPUT", &output)
             .status()
             .unwrap();
         assert!(status.success());
         let line = std::fs::read_to_string(&output).unwrap();
-        assert_eq!(line.replace(' ', ""), "stores=[\"us\"]\nshards=[\"1/1\"]\n");
+        let expected = format!("stores={expected}\nshards=[\"1/1\"]\n");
+        assert_eq!(line.replace(' ', ""), expected);
     }
 }
 

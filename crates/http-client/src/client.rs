@@ -58,7 +58,10 @@ pub fn build(server: &Url, options: HttpOptions) -> reqwest::Result<Client> {
         .redirect(Policy::none())
         .user_agent(options.user_agent)
         .tls_danger_accept_invalid_certs(options.any_certificate);
-    builder = if options.only_certificates {
+    // To read the system's certificate authorities takes milliseconds. Without a proxy and redirects, they
+    // are not needed for plain HTTP.
+    let has_tls = server.scheme() != "http" || !is_loopback(server);
+    builder = if options.only_certificates || !has_tls {
         builder.tls_certs_only(options.certificates)
     } else {
         builder.tls_certs_merge(options.certificates)

@@ -359,11 +359,12 @@ fn settings_belong_to_a_release_and_are_in_no_label_and_no_argument() {
 #[test]
 fn the_output_of_apps_can_be_read() {
     if let Some(world) = World::new("output") {
-        print(&world);
+        print(&world, "***");
     }
 }
 
-pub fn print(world: &World) {
+/// `shown` is printed in place of a value of a `.env` file.
+pub fn print(world: &World, shown: &str) {
     let target = world.target();
     let mut spec = world.release("printed");
     // The middleware prints its version, which is a secret.
@@ -393,7 +394,7 @@ pub fn print(world: &World) {
         seen.sort();
         seen
     };
-    let middleware = format!("{MIDDLEWARE}: listening, version ***");
+    let middleware = format!("{MIDDLEWARE}: listening, version {shown}");
     assert_eq!(
         read(Some(MIDDLEWARE), Some(before)),
         std::slice::from_ref(&middleware)
