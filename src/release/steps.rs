@@ -223,9 +223,10 @@ impl<'a> StoreRun<'a> {
         self.clean(&now, &order.release.id).await?;
         if !order.is_recorded {
             // Another machine may have changed the settings since the order was made.
-            let latest = now.records.latest_release(self.store, self.target.name());
+            let live = now.active.as_ref().or(now.state.last_live());
+            let (store, target) = (self.store, self.target.name());
             if order.action != ReleaseAction::Rollback
-                && let Some(latest) = latest
+                && let Some(latest) = now.records.next_settings(store, target, live)
             {
                 order.release.settings.clone_from(&latest.settings);
                 let names = &mut order.release.setting_names;
