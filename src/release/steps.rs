@@ -10,6 +10,7 @@ use super::flow::{Flow, ReleaseAction, ReleaseOrder, StoreOutcome};
 use super::lease::locked;
 use super::records::ReleaseJournal;
 use super::rules::{first_builds, refuse_older};
+use super::spec::check_apps;
 use super::switch::Prepared;
 use crate::event::{EventSubject, Stage, seconds};
 use crate::ledger::{
@@ -80,6 +81,9 @@ impl<'a> StoreRun<'a> {
     pub async fn carry_out(&self, order: ReleaseOrder) -> Result<StoreOutcome, Error> {
         // Refused before the lock, so that a run that would be refused disturbs nobody.
         let before = self.observe().await?;
+        if before.active.as_ref() != Some(&order.release.id) {
+            check_apps(self.flow.project, &order.build, &order.release)?;
+        }
         self.decide(&order, &before)?;
         Box::pin(self.locked(self.release(order))).await
     }

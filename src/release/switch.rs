@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::flow::{ReleaseAction, ReleaseOrder};
 use super::probe::ProbedRelease;
 use super::steps::{StoreRun, StoreSnapshot, build_of};
-use super::{Error, spec_of};
+use super::{Error, spec_of, spec_of_running};
 use crate::config::{HookStage, HookTime};
 use crate::ledger::{Record, RecordId, RecordSet, StoreEvent, first_line};
 use crate::target::{ReleaseSpec, Replica, Staged};
@@ -299,7 +299,7 @@ impl StoreRun<'_> {
         let known = match records.get(release) {
             Some(Record::Release(record)) => build_of(records, release).and_then(|build| {
                 let planned = self.flow.planned(self.store);
-                spec_of(self.flow.project, planned, build, record).ok()
+                spec_of_running(self.flow.project, planned, build, record).ok()
             }),
             _ => None,
         };

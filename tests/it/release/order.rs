@@ -1,7 +1,9 @@
 //! What one command leaves for the next one: settings, pins, releases that run, and interruptions.
 
 use alokai::ledger::RecordId;
-use alokai::release::ReleaseAction;
+use alokai::release::{ReleaseAction, spec_of};
+use alokai::store::AppName;
+use serde_json::json;
 
 use super::memory::{Mood, World, project};
 
@@ -49,4 +51,33 @@ fn a_rollback_that_was_undone_does_not_bring_its_settings_into_the_next_deploy()
     world.release(&second);
     world.deploy(2);
     assert_eq!(world.live_settings(), ["NEW".to_owned()].into());
+}
+
+#[test]
+fn a_build_with_an_app_that_the_project_does_not_have_is_refused() {
+    let mut world = World::alone(project(&[]));
+    let (first, _) = world.deploy(0);
+    let (second, _) = world.deploy(1);
+    let removed = "search-service";
+    let app = json!({ "reference": "oci:.alokai/registry:us:1", "digest": "sha256:0" });
+    let mut build = world.builds[0].clone();
+    build.apps.insert(
+        AppName::new(removed).unwrap(),
+        serde_json::from_value(app).unwrap(),
+    );
+    let order = world.rollback();
+    assert!(spec_of(&world.project, None, &build, &order.release).is_err());
+    let (release, id) = (order.release.clone(), order.release.id.clone());
+    let order = world.order(release, &build, false, ReleaseAction::Rollback);
+    let result = world.runtime.block_on(world.flow().run(vec![order]));
+    let failure = result.failed.first().expect("it is refused");
+    let message = failure.error.to_string();
+    assert!(message.contains("`search-service`"), "{message}");
+    // Nothing was changed or recorded.
+    assert_eq!(world.snapshot().2, Some(second.clone()));
+    let state = world.target.0.lock().unwrap();
+    assert!(state.running.keys().eq([&second]), "{:?}", state.running);
+    drop(state);
+    assert!(world.snapshot().0.release(&id).is_none());
+    assert!(world.snapshot().0.release(&first).is_some());
 }
