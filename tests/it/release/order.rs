@@ -1,5 +1,7 @@
 //! What one command leaves for the next one: settings, pins, releases that run, and interruptions.
 
+use std::time::Duration;
+
 use alokai::ledger::RecordId;
 use alokai::release::{ReleaseAction, spec_of};
 use alokai::store::AppName;
@@ -80,4 +82,26 @@ fn a_build_with_an_app_that_the_project_does_not_have_is_refused() {
     drop(state);
     assert!(world.snapshot().0.release(&id).is_none());
     assert!(world.snapshot().0.release(&first).is_some());
+}
+
+#[test]
+fn an_interruption_just_before_the_switch_prevents_it() {
+    let hook = json!([{ "when": "before", "stage": "release", "command": ["true"] }]);
+    // The last question before the switch: the probe of the staged release, or the probe after the hook.
+    for (questions, time, settings) in [(1, 0, vec![]), (2, 3600, vec![("hooks", hook)])] {
+        let mut world = World::alone(project(&settings));
+        let (first, _) = world.deploy(0);
+        let interrupt = world.services.interrupt.clone();
+        let time = Duration::from_secs(time);
+        world.target.0.lock().unwrap().interrupt = Some((questions, interrupt, time));
+        let (second, result) = world.deploy(1);
+        assert!(world.services.interrupt.stopped());
+        assert_eq!(world.snapshot().2, Some(first.clone()), "{questions}");
+        assert!(result.failed[0].error.is_interruption(), "{questions}");
+        let state = world.target.0.lock().unwrap();
+        assert!(state.running.keys().eq([&first]), "{:?}", state.running);
+        drop(state);
+        let happened = world.happenings(Some(&second));
+        assert_eq!(happened.last().unwrap(), "retired", "{happened:?}");
+    }
 }
