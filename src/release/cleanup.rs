@@ -24,7 +24,7 @@ impl StoreRun<'_> {
         let mut kept = now.observed.kept.len();
         for staged in &now.observed.staged {
             let id = &staged.release;
-            if id == wanted || now.active.as_ref() == Some(id) {
+            if id == wanted || now.live() == Some(id) {
                 continue;
             }
             let was_active = now.state.proven.contains(id);
@@ -70,7 +70,7 @@ impl StoreRun<'_> {
             let id = &staged.release;
             // What was live before is kept by `clean` already.
             let was_active = now.state.proven.contains(id);
-            if id != newest && now.active.as_ref() != Some(id) && !was_active {
+            if id != newest && now.live() != Some(id) && !was_active {
                 self.retire(id, false, "a later release is staged").await?;
             }
         }
@@ -150,7 +150,7 @@ impl StoreRun<'_> {
     async fn forget(&self, now: &StoreSnapshot) -> Result<(), Error> {
         let kept = self.target.observe(self.store).await?.kept;
         let mut order: Vec<&RecordId> = now.state.proven.iter().rev().collect();
-        if let Some(active) = &now.active {
+        if let Some(active) = now.live() {
             order.retain(|id| *id != active);
             order.insert(0, active);
         }

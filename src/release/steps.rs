@@ -51,6 +51,16 @@ pub struct StoreSnapshot {
     is_unrecorded: bool,
 }
 
+impl StoreSnapshot {
+    /// The release that is live. A target may run it without knowing that it is live, such as behind a
+    /// proxy that is used for the first time.
+    pub fn live(&self) -> Option<&RecordId> {
+        let runs = |id: &&RecordId| self.observed.staged.iter().any(|it| it.release == **id);
+        let recorded = self.state.active.as_ref().filter(runs);
+        self.active.as_ref().or(recorded)
+    }
+}
+
 /// What becomes of a release, and why it does not get the traffic.
 enum Decision {
     Switch,
@@ -97,7 +107,7 @@ impl<'a> StoreRun<'a> {
             let observed = now.observed.staged.iter().map(|it| &it.release);
             let all: BTreeSet<_> = observed.chain(&now.state.staged).collect();
             for id in all {
-                if wanted.is_none_or(|wanted| wanted == id) && now.active.as_ref() != Some(id) {
+                if wanted.is_none_or(|wanted| wanted == id) && now.live() != Some(id) {
                     self.retire(id, false, "unstaged").await?;
                     stopped.push(id.clone());
                 }
@@ -208,7 +218,7 @@ impl<'a> StoreRun<'a> {
             ReleaseAction::Release => true,
             ReleaseAction::Rollback => false,
         };
-        if let Some(active) = now.active.as_ref().filter(|active| *active != release)
+        if let Some(active) = now.live().filter(|active| *active != release)
             && is_checked
             && !self.flow.options.allow_older
             && let Some(live) = build_of(&now.records, active)
@@ -236,7 +246,7 @@ impl<'a> StoreRun<'a> {
                 let names = &mut order.release.setting_names;
                 names.clone_from(&latest.setting_names);
             }
-            order.release.previous.clone_from(&now.active);
+            order.release.previous = now.live().cloned();
             order.release.staged_only = matches!(decision, Decision::StageOnly(_));
             self.journal.release(order.release.clone());
         }

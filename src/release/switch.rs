@@ -164,7 +164,7 @@ impl StoreRun<'_> {
         }
         if !self.abilities.staging {
             self.forget_kept(now).await;
-        } else if let Some(old) = now.active.as_ref().filter(|old| *old != release) {
+        } else if let Some(old) = now.live().filter(|old| *old != release) {
             self.leave(old, now).await;
         }
         Ok(())

@@ -85,6 +85,26 @@ fn a_build_with_an_app_that_the_project_does_not_have_is_refused() {
 }
 
 #[test]
+fn the_live_release_runs_until_the_switch_at_a_target_that_has_forgotten_it() {
+    let mut world = World::alone(project(&[]));
+    let (first, _) = world.deploy(0);
+    // Such as a proxy that is used for the first time.
+    world.target.0.lock().unwrap().is_unrouted = true;
+    world.target.0.lock().unwrap().done.clear();
+    let (second, result) = world.deploy(1);
+    assert!(result.failed.is_empty());
+    let done = world.target.0.lock().unwrap().done.clone();
+    assert_eq!(
+        done,
+        [
+            ("stage", second.clone()),
+            ("switch", second),
+            ("retire", first)
+        ]
+    );
+}
+
+#[test]
 fn an_interruption_just_before_the_switch_prevents_it() {
     let hook = json!([{ "when": "before", "stage": "release", "command": ["true"] }]);
     // The last question before the switch: the probe of the staged release, or the probe after the hook.
