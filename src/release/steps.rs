@@ -142,15 +142,36 @@ impl<'a> StoreRun<'a> {
         .await
     }
 
-    /// What runs now, under the lock. A switch that a killed run did not record is recorded.
+    /// What runs now, under the lock. A switch that a killed run did not record is recorded, and the pin
+    /// of a rollback that was killed before its switch is removed.
     async fn observe_and_record(&self) -> Result<StoreSnapshot, Error> {
-        let now = self.observe().await?;
+        let mut now = self.observe().await?;
         if now.is_unrecorded {
             let released = StoreEvent::Released { observed: true };
             self.journal
                 .event(released, now.active.as_ref(), None, None);
         }
+        if self.has_unused_pin(&now) {
+            let detail = Some("the rollback ended before its switch".to_owned());
+            self.journal.event(StoreEvent::Unpinned, None, None, detail);
+            now.state.pin = None;
+        }
         Ok(now)
+    }
+
+    /// Whether the store is pinned by a rollback that has ended and whose release was never live. Without
+    /// a lock the rollback may still run.
+    fn has_unused_pin(&self, now: &StoreSnapshot) -> bool {
+        let pin = now.state.pin.as_ref().and_then(|id| now.records.event(id));
+        let Some(release) = pin.and_then(|pin| pin.release.as_ref()) else {
+            return false;
+        };
+        let was_released = now.records.events().any(|event| {
+            event.release.as_ref() == Some(release)
+                && matches!(event.what, StoreEvent::Released { .. })
+        });
+        let is_known = self.abilities.locks && self.abilities.observes;
+        is_known && !was_released && now.active.as_ref() != Some(release)
     }
 
     /// What runs now.
@@ -296,16 +317,17 @@ impl<'a> StoreRun<'a> {
         prepared: &Prepared,
         order: &ReleaseOrder,
     ) -> Result<(), Error> {
-        let pins = order.action == ReleaseAction::Rollback;
+        let pins = order.action == ReleaseAction::Rollback && now.state.pin.is_none();
         if pins {
-            self.journal.event(StoreEvent::Pinned, None, None, None);
+            let release = Some(&order.release.id);
+            self.journal.event(StoreEvent::Pinned, release, None, None);
         }
         let result = self.make_live(now, prepared, order).await;
         let is_live = matches!(
             result,
             Ok(()) | Err(Error::Unwatched { .. } | Error::Stays { .. })
         );
-        if pins && !is_live && now.state.pin.is_none() {
+        if pins && !is_live {
             self.journal.event(StoreEvent::Unpinned, None, None, None);
         }
         result

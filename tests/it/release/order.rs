@@ -7,7 +7,7 @@ use alokai::release::{ReleaseAction, spec_of};
 use alokai::store::AppName;
 use serde_json::json;
 
-use super::memory::{Mood, World, project};
+use super::memory::{Mood, SwitchHangs, World, project};
 
 /// Two releases, the second one with a setting.
 fn with_a_setting() -> (World, RecordId) {
@@ -102,6 +102,54 @@ fn the_live_release_runs_until_the_switch_at_a_target_that_has_forgotten_it() {
             ("retire", first)
         ]
     );
+}
+
+#[test]
+fn the_pin_of_a_rollback_that_was_killed_before_its_switch_is_removed() {
+    let kill = |world: &World, hangs| {
+        world.target.0.lock().unwrap().switch_hangs = Some(hangs);
+        let order = world.rollback();
+        let flow = world.flow();
+        let killed = world.runtime.block_on(async {
+            let limit = Duration::from_millis(200);
+            tokio::time::timeout(limit, flow.run(vec![order])).await
+        });
+        assert!(killed.is_err(), "the switch hangs");
+        world.target.0.lock().unwrap().switch_hangs = None;
+        assert!(world.snapshot().1.pin.is_some());
+    };
+    let three = || {
+        let mut world = World::alone(project(&[]));
+        for commit in 0..3 {
+            world.deploy(commit);
+        }
+        world
+    };
+
+    let mut world = three();
+    kill(&world, SwitchHangs::Before);
+    let (fourth, _) = world.deploy(3);
+    assert_eq!(world.snapshot().2, Some(fourth));
+    assert_eq!(world.snapshot().1.pin, None);
+
+    // After the switch, the rollback is live, and its pin stays.
+    let mut world = three();
+    kill(&world, SwitchHangs::After);
+    let back = world.snapshot().2;
+    world.deploy(3);
+    assert_eq!(world.snapshot().2, back);
+    assert!(world.snapshot().1.pin.is_some());
+
+    // The pin of an earlier rollback stays, too.
+    let mut world = three();
+    let order = world.rollback();
+    let (release, build) = (order.release, order.build);
+    world.carry_out(release, &build, false, ReleaseAction::Rollback, Mood::Well);
+    let back = world.snapshot().2;
+    kill(&world, SwitchHangs::Before);
+    world.deploy(3);
+    assert_eq!(world.snapshot().2, back);
+    assert!(world.snapshot().1.pin.is_some());
 }
 
 #[test]
