@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::Error;
 use super::steps::{StoreRun, StoreSnapshot};
 use crate::event::seconds;
-use crate::ledger::{Record, RecordId, RecordSet, StoreEvent};
+use crate::ledger::{RecordId, StoreEvent};
 use crate::target::Drained;
 
 /// The pause between two questions whether open requests have ended.
@@ -28,7 +28,9 @@ impl StoreRun<'_> {
                 continue;
             }
             let was_active = now.state.proven.contains(id);
-            let is_wanted = is_staged_only(&now.records, id) && !was_active;
+            // A run on a machine whose records cannot be fetched may have staged an unknown release.
+            let release = now.records.release(id);
+            let is_wanted = release.is_none_or(|release| release.staged_only) && !was_active;
             let age = Timestamp::now().duration_since(id.made_at()).as_hours() / 24;
             if is_wanted && age < STAGED_DAYS {
                 continue;
@@ -182,8 +184,4 @@ impl StoreRun<'_> {
             .event(StoreEvent::Retired, Some(release), took, detail);
         Ok(())
     }
-}
-
-fn is_staged_only(records: &RecordSet, release: &RecordId) -> bool {
-    matches!(records.get(release), Some(Record::Release(release)) if release.staged_only)
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use alokai::ledger::RecordId;
+use alokai::ledger::{RecordId, RecordKind};
 use alokai::release::{ReleaseAction, spec_of};
 use alokai::store::AppName;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::memory::{Mood, SwitchHangs, World, project};
@@ -172,4 +173,26 @@ fn an_interruption_just_before_the_switch_prevents_it() {
         let happened = world.happenings(Some(&second));
         assert_eq!(happened.last().unwrap(), "retired", "{happened:?}");
     }
+}
+
+#[test]
+fn a_staged_release_that_is_not_in_the_records_runs_until_its_age_limit() {
+    let mut world = World::alone(project(&[]));
+    world.deploy(0);
+    let made = |days: i64| {
+        let at = Timestamp::now() - SignedDuration::from_hours(24 * days);
+        RecordId::from_parts(RecordKind::Release, at, 1)
+    };
+    let (recent, old) = (made(6), made(8));
+    for id in [&recent, &old] {
+        let mut state = world.target.0.lock().unwrap();
+        state.running.insert(id.clone(), None);
+    }
+    let (second, _) = world.deploy(1);
+    let state = world.target.0.lock().unwrap();
+    assert!(
+        state.running.keys().eq([&recent, &second]),
+        "{:?}",
+        state.running
+    );
 }
