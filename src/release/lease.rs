@@ -122,7 +122,7 @@ impl<'a> Lease<'a> {
 
     /// Gives the lock back.
     async fn release(self, journal: &ReleaseJournal<'_>) {
-        let unlocked = self.target.unlock(self.store, &self.claim.holder, false);
+        let unlocked = self.target.unlock(self.store, &self.claim.holder);
         let limit = Duration::from_secs(RELEASE_LIMIT);
         let reason = match tokio::time::timeout(limit, unlocked).await {
             Ok(Ok(())) => {

@@ -159,7 +159,7 @@ impl Target for MemoryTarget {
         self.step(|_| Ok(LockAnswer::Taken { from: None }))
     }
 
-    fn unlock<'a>(&'a self, _: &'a StoreId, _: &'a str, _: bool) -> TargetStep<'a, ()> {
+    fn unlock<'a>(&'a self, _: &'a StoreId, _: &'a str) -> TargetStep<'a, ()> {
         self.step(|_| Ok(()))
     }
 
