@@ -77,10 +77,10 @@ fn order(
         actor: &actor,
     };
     settings.check()?;
-    let Some(latest) = known.latest_release(&store.id, target.name()) else {
+    let active = targets.registry.wait(settings.active(known))?;
+    let Some(latest) = settings.latest(known, active.as_ref()) else {
         return Ok(None);
     };
-    let active = targets.registry.wait(settings.active(known))?;
     let active = active.and_then(|id| known.release(&id));
     if active.is_some_and(|active| active.settings == latest.settings) {
         return Ok(None);

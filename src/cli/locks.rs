@@ -101,9 +101,7 @@ fn remove_of(targets: &StoreTargets, store: &Store) -> Result<(), AnyError> {
     };
     let operation = RecordedOperation::start(&targets.project, id, target.name(), "lock release");
     // The lock may have another holder by now, whose lock stays.
-    let unlocked = targets
-        .registry
-        .wait(target.unlock(id, &claim.holder, false));
+    let unlocked = targets.registry.wait(target.unlock(id, &claim.holder));
     let unlocked = unlocked.map_err(release::Error::from);
     let detail = format!("the lock of {} for {}", claim.who, claim.operation);
     if unlocked.is_ok() {

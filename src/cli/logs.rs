@@ -25,7 +25,7 @@ use crate::config::nearest;
 use crate::error::Error as AnyError;
 use crate::ledger::{self, RecordId, RecordSet};
 use crate::pipeline::readable;
-use crate::release::{self, build_of, spec_of};
+use crate::release::{self, build_of, spec_of_running};
 use crate::report::{Detail, Lines};
 use crate::store::{AppName, Store};
 use crate::target::{self, AppLine, LogQuery, SpecVariable, Target};
@@ -408,7 +408,9 @@ impl Masks {
         let settings = settings.unwrap_or_default();
         let spec = recorded
             .zip(build_of(records, release))
-            .and_then(|(it, build)| spec_of(&follower.targets.project, None, build, it).ok());
+            .and_then(|(it, build)| {
+                spec_of_running(&follower.targets.project, None, build, it).ok()
+            });
         let apps = spec.into_iter().flat_map(|spec| spec.apps).map(|app| {
             let variables = app.variables.iter();
             // Browsers receive public values.

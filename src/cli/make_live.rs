@@ -291,7 +291,10 @@ pub fn release(global: &Global, options: &MakeLiveOptions) -> Result<(), AnyErro
                 (candidate.build.clone(), candidate.release.clone(), true)
             }
             Chosen::Build(build) => {
-                let settings = place.known.latest_release(place.id(), target.name());
+                let recorded = place.known.targets();
+                let live = recorded.last_live(place.id(), target.name());
+                let known = &place.known;
+                let settings = known.next_settings(place.id(), target.name(), live);
                 let reason = ReleaseReason::Promote;
                 let release = new_release(build, target.name(), reason, settings, &actor);
                 let candidate = Candidate {

@@ -57,7 +57,9 @@ fn release_of<'r>(
             store: store.clone(),
         })?,
     };
-    let settings = records.latest_release(store, target_name());
+    let targets = records.targets();
+    let live = targets.last_live(store, target_name());
+    let settings = records.next_settings(store, target_name(), live);
     let actor = environment::actor();
     let reason = ReleaseReason::Deploy;
     let mut release = new_release(build, target_name(), reason, settings, &actor);

@@ -124,11 +124,13 @@ impl RunTargets {
         };
         let known = release::Records::read(records).unwrap_or_default();
         continue_after(&known);
+        let recorded = known.targets();
         let orders = plan.releases.iter().filter_map(|release| {
             let build = builds.iter().find(|it| it.store == release.store)?;
             let is_complete = build.status == BuildStatus::Complete;
             let target = self.targets.get(release.target.name())?;
-            is_complete.then(|| self.order(build, release.target, target, &known))
+            let live = recorded.last_live(&release.store, release.target.name());
+            is_complete.then(|| self.order(build, release.target, target, (&*known, live)))
         });
         let flowed = services.wait(flow.run(orders.collect()));
         for outcome in flowed.done.iter().filter(|it| !it.is_active) {
@@ -166,15 +168,15 @@ impl RunTargets {
         (deployed, finished, result)
     }
 
-    /// The order for a build. It has the settings of the newest release.
+    /// The order for a build, by the records and the release that is live by them.
     fn order(
         &self,
         build: &BuildRecord,
         kind: TargetKind,
         target: &Arc<dyn Target>,
-        known: &RecordSet,
+        (known, live): (&RecordSet, Option<&RecordId>),
     ) -> ReleaseOrder {
-        let settings = known.latest_release(&build.store, kind.name());
+        let settings = known.next_settings(&build.store, kind.name(), live);
         let (reason, actor) = (ReleaseReason::Deploy, environment::actor());
         ReleaseOrder {
             target: Arc::clone(target),

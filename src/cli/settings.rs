@@ -164,7 +164,7 @@ fn next_step(
     }
 }
 
-/// The release that is live and the newest one, for settings.
+/// The release that is live, and the release whose settings the next deploy has.
 struct Versions<'a> {
     active: Option<&'a ReleaseRecord>,
     latest: Option<&'a ReleaseRecord>,
@@ -190,8 +190,8 @@ impl<'a> Versions<'a> {
         settings.check()?;
         let active = targets.registry.wait(settings.active(records))?;
         Ok(Self {
-            active: active.and_then(|id| records.release(&id)),
-            latest: records.latest_release(&store.id, target.name()),
+            active: active.as_ref().and_then(|id| records.release(id)),
+            latest: settings.latest(records, active.as_ref()),
         })
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::id::{PrefixProblem, RecordId};
-use super::record::{BuildRecord, EventRecord, Record, ReleaseRecord, StoreEvent};
+use super::record::{BuildRecord, EventRecord, Record, ReleaseReason, ReleaseRecord, StoreEvent};
 use crate::store::{StoreId, TargetKind};
 
 /// The prefix of references of images in a folder.
@@ -226,10 +226,27 @@ impl RecordSet {
         }
     }
 
-    /// The newest release of a store at a target. The next release has its settings.
-    pub fn latest_release(&self, store: &StoreId, target: &str) -> Option<&ReleaseRecord> {
-        let mut releases = self.releases().rev();
-        releases.find(|it| it.store == *store && it.target == target)
+    /// The release whose settings the next release of a store has: the live one, or the newest change of
+    /// the settings that was made after it. `live` is the release that is live, or that was live last. A
+    /// store that was never live has the settings of its newest release.
+    ///
+    /// The copy of a rollback has the settings of an earlier release, and counts only while it is live.
+    pub fn next_settings(
+        &self,
+        store: &StoreId,
+        target: &str,
+        live: Option<&RecordId>,
+    ) -> Option<&ReleaseRecord> {
+        let newest = || {
+            let releases = self.releases().rev();
+            releases.filter(|it| it.store == *store && it.target == target)
+        };
+        let Some(live) = live.and_then(|live| self.release(live)) else {
+            return newest().find(|it| it.reason != ReleaseReason::Rollback);
+        };
+        let mut later = newest().take_while(|it| it.id > live.id);
+        let changed = later.find(|it| it.reason == ReleaseReason::Settings);
+        Some(changed.unwrap_or(live))
     }
 
     /// The events, the oldest first.

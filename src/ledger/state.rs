@@ -83,6 +83,12 @@ impl TargetState {
         proven.filter(|release| self.active.as_ref() != Some(*release))
     }
 
+    /// The release that gets the traffic. If there is none, such as in a stopped store, the last one that
+    /// got it and did not fail.
+    pub fn last_live(&self) -> Option<&RecordId> {
+        self.active.as_ref().or(self.proven.last())
+    }
+
     fn unstage(&mut self, release: &RecordId) {
         self.staged.retain(|staged| staged != release);
     }

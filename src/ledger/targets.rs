@@ -87,6 +87,11 @@ impl<'a> LedgerTargets<'a> {
         self.stores.get(store)?.get(target)
     }
 
+    /// The release of a store at a target that is live, or that was live last.
+    pub fn last_live(&self, store: &StoreId, target: &str) -> Option<&RecordId> {
+        self.get(store, target)?.state.last_live()
+    }
+
     /// The targets of a store about which something is recorded, by name.
     pub fn of_store(&self, store: &StoreId) -> impl Iterator<Item = (&'a str, &TargetHistory<'a>)> {
         let targets = self.stores.get(store).into_iter().flatten();

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::Error;
 use super::steps::{StoreRun, StoreSnapshot};
 use crate::event::seconds;
-use crate::ledger::{Record, RecordId, RecordSet, StoreEvent};
+use crate::ledger::{RecordId, StoreEvent};
 use crate::target::Drained;
 
 /// The pause between two questions whether open requests have ended.
@@ -24,11 +24,13 @@ impl StoreRun<'_> {
         let mut kept = now.observed.kept.len();
         for staged in &now.observed.staged {
             let id = &staged.release;
-            if id == wanted || now.active.as_ref() == Some(id) {
+            if id == wanted || now.live() == Some(id) {
                 continue;
             }
             let was_active = now.state.proven.contains(id);
-            let is_wanted = is_staged_only(&now.records, id) && !was_active;
+            // A run on a machine whose records cannot be fetched may have staged an unknown release.
+            let release = now.records.release(id);
+            let is_wanted = release.is_none_or(|release| release.staged_only) && !was_active;
             let age = Timestamp::now().duration_since(id.made_at()).as_hours() / 24;
             if is_wanted && age < STAGED_DAYS {
                 continue;
@@ -70,7 +72,7 @@ impl StoreRun<'_> {
             let id = &staged.release;
             // What was live before is kept by `clean` already.
             let was_active = now.state.proven.contains(id);
-            if id != newest && now.active.as_ref() != Some(id) && !was_active {
+            if id != newest && now.live() != Some(id) && !was_active {
                 self.retire(id, false, "a later release is staged").await?;
             }
         }
@@ -150,7 +152,7 @@ impl StoreRun<'_> {
     async fn forget(&self, now: &StoreSnapshot) -> Result<(), Error> {
         let kept = self.target.observe(self.store).await?.kept;
         let mut order: Vec<&RecordId> = now.state.proven.iter().rev().collect();
-        if let Some(active) = &now.active {
+        if let Some(active) = now.live() {
             order.retain(|id| *id != active);
             order.insert(0, active);
         }
@@ -182,8 +184,4 @@ impl StoreRun<'_> {
             .event(StoreEvent::Retired, Some(release), took, detail);
         Ok(())
     }
-}
-
-fn is_staged_only(records: &RecordSet, release: &RecordId) -> bool {
-    matches!(records.get(release), Some(Record::Release(release)) if release.staged_only)
 }

@@ -12,8 +12,11 @@ use crate::target::{LockAnswer, LockClaim, Target};
 /// Seconds for which a lock is held without a renewal.
 const LEASE: u64 = 30;
 
-/// The pause between two renewals.
-const RENEWAL: Duration = Duration::from_secs(LEASE / 3);
+/// Renewals within a lease.
+const RENEWALS: u32 = 3;
+
+/// Seconds in which a lock is given back.
+const RELEASE_LIMIT: u64 = 10;
 
 /// Works while the lock of the journal's store is held and renewed. The records of other machines are
 /// fetched first, and those of this machine are sent before the lock is released: the next holder sees
@@ -90,25 +93,8 @@ impl<'a> Lease<'a> {
         if !self.target.capabilities().locks {
             return std::future::pending().await;
         }
-        let mut renewed = SystemTime::now();
-        loop {
-            tokio::time::sleep(RENEWAL).await;
-            // Not a monotonic clock, which stands still while a machine is suspended.
-            let age = renewed.elapsed().unwrap_or_default();
-            let asked = SystemTime::now();
-            match self.renewed().await {
-                Ok(None) if age < Duration::from_secs(LEASE) => renewed = asked,
-                Ok(None) => {
-                    return self.lost(format!("it was not renewed for {} s", age.as_secs()));
-                }
-                Ok(Some(reason)) => return self.lost(reason),
-                // The lease outlasts a target that does not respond for a moment.
-                Err(_) if age < Duration::from_secs(LEASE) => {}
-                Err(error) => {
-                    return self.lost(format!("the target does not respond: {error}"));
-                }
-            }
-        }
+        let lease = Duration::from_secs(LEASE);
+        self.lost(renew_until_lost(lease, async || self.renewed().await).await)
     }
 
     /// Renews the lock once. Returns the reason if it is lost.
@@ -136,19 +122,48 @@ impl<'a> Lease<'a> {
 
     /// Gives the lock back.
     async fn release(self, journal: &ReleaseJournal<'_>) {
-        let unlocked = self
-            .target
-            .unlock(self.store, &self.claim.holder, false)
-            .await;
-        match unlocked {
-            Ok(()) if self.target.capabilities().locks => {
-                journal.event(StoreEvent::Unlocked, None, None, None);
+        let unlocked = self.target.unlock(self.store, &self.claim.holder);
+        let limit = Duration::from_secs(RELEASE_LIMIT);
+        let reason = match tokio::time::timeout(limit, unlocked).await {
+            Ok(Ok(())) => {
+                if self.target.capabilities().locks {
+                    journal.event(StoreEvent::Unlocked, None, None, None);
+                }
+                return;
             }
-            Ok(()) => {}
-            Err(error) => journal.events.notice(format!(
-                "{}: the lock could not be given back, and ends after {LEASE} s: {error}",
-                self.store
-            )),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("the target has not responded within {RELEASE_LIMIT} s"),
+        };
+        journal.events.notice(format!(
+            "{}: the lock could not be given back, and ends after {LEASE} s: {reason}",
+            self.store
+        ));
+    }
+}
+
+/// Renews a lock until it is lost, and returns the reason. `renew` returns the reason if the lock belongs to
+/// another run. A renewal that takes longer than the rest of the lease is a lost lock.
+async fn renew_until_lost<Failure: std::fmt::Display>(
+    lease: Duration,
+    renew: impl AsyncFn() -> Result<Option<String>, Failure>,
+) -> String {
+    let mut renewed = SystemTime::now();
+    loop {
+        tokio::time::sleep(lease / RENEWALS).await;
+        // Not a monotonic clock, which stands still while a machine is suspended.
+        let age = renewed.elapsed().unwrap_or_default();
+        let asked = SystemTime::now();
+        match tokio::time::timeout(lease.saturating_sub(age), renew()).await {
+            Ok(Ok(None)) if age < lease => renewed = asked,
+            Ok(Ok(None)) => return format!("it was not renewed for {} s", age.as_secs()),
+            Ok(Ok(Some(reason))) => return reason,
+            // The lease outlasts a target that does not respond for a moment.
+            Ok(Err(_)) if age < lease => {}
+            Ok(Err(error)) => return format!("the target does not respond: {error}"),
+            Err(_) => {
+                let seconds = lease.max(age).as_secs();
+                return format!("it was not renewed for {seconds} s: the target does not respond");
+            }
         }
     }
 }
@@ -185,5 +200,51 @@ fn held(store: &StoreId, holder: &LockClaim) -> Error {
         store: store.clone(),
         holder: described(holder),
         lease: holder.lease,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::time::Duration;
+
+    use super::renew_until_lost;
+
+    const LEASE: Duration = Duration::from_millis(300);
+
+    /// The reason for which a lock with a short lease is lost, and how often it was renewed.
+    fn lost(answer: impl AsyncFn(u32) -> Result<Option<String>, String>) -> (String, u32) {
+        let asked = Cell::new(0);
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_time().build().unwrap();
+        let reason = runtime.block_on(async {
+            let renew = async || {
+                asked.set(asked.get() + 1);
+                answer(asked.get()).await
+            };
+            let lost = renew_until_lost(LEASE, renew);
+            tokio::time::timeout(LEASE * 30, lost).await
+        });
+        (reason.expect("the lock is lost"), asked.get())
+    }
+
+    #[test]
+    fn a_renewal_that_does_not_end_loses_the_lock_when_its_lease_ends() {
+        let (reason, asked) = lost(async |number| match number {
+            1 | 2 => Ok(None),
+            _ => std::future::pending().await,
+        });
+        assert_eq!(asked, 3);
+        assert!(reason.ends_with("the target does not respond"), "{reason}");
+    }
+
+    #[test]
+    fn a_lock_outlasts_a_failed_renewal_and_is_lost_to_another_holder() {
+        let (reason, asked) = lost(async |number| match number {
+            1 => Err("no answer".to_owned()),
+            2 => Ok(None),
+            _ => Ok(Some("the holder is now eva".to_owned())),
+        });
+        assert_eq!((reason.as_str(), asked), ("the holder is now eva", 3));
     }
 }

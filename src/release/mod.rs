@@ -33,7 +33,7 @@ pub use probe::Symptoms;
 pub use records::{Records, ReleaseJournal};
 pub use rules::{CommitOrder, Older, ancestry_of, older};
 pub use settings::{SettingDifference, SettingsChange, SettingsError, StoreSettings};
-pub use spec::{PlannedStore, spec_of};
+pub use spec::{PlannedStore, spec_of, spec_of_running};
 pub use steps::{StoreRun, StoreSnapshot, build_of};
 pub use waves::waves;
 
@@ -86,6 +86,27 @@ pub enum Error {
         app: AppName,
         /// The options that name the store and its target.
         place: String,
+    },
+    /// The project does not have all apps of the build.
+    #[error(
+        "the build {build} of `{store}` has apps that `{store}` does not have in this working tree: {}",
+        list(apps)
+    )]
+    #[diagnostic(
+        code(alokai::release::apps_gone),
+        help(
+            "run the command in a checkout of the commit of the build, which has these apps: `git checkout {commit}`"
+        )
+    )]
+    AppsGone {
+        /// The store.
+        store: StoreId,
+        /// The build.
+        build: RecordId,
+        /// The apps.
+        apps: Vec<AppName>,
+        /// The commit of the build.
+        commit: String,
     },
     /// A target takes too long to start the apps.
     #[error(
@@ -348,6 +369,7 @@ impl Error {
             | Self::NoRelease { .. }
             | Self::Older { .. }
             | Self::WrongRelease { .. }
+            | Self::AppsGone { .. }
             | Self::NoEarlier { .. }
             | Self::ProbeAddress { .. }
             | Self::Settings(

@@ -29,7 +29,7 @@ impl StoreRun<'_> {
         let staged: BTreeSet<&RecordId> = staged.collect();
         let all: BTreeSet<&RecordId> = staged.iter().copied().chain(&now.observed.kept).collect();
         let mut all: Vec<&RecordId> = all.into_iter().rev().collect();
-        all.retain(|id| now.active.as_ref() != Some(*id));
+        all.retain(|id| now.live() != Some(*id));
         let live = |id: &RecordId| now.state.proven.iter().rev().position(|it| it == id);
         all.sort_by_key(|id| (!staged.contains(id), live(id).unwrap_or(usize::MAX)));
         let keep = keep.unwrap_or_else(|| self.keep());

@@ -188,7 +188,8 @@ impl StoreSettings<'_> {
     ) -> Result<Option<ReleaseRecord>, super::Error> {
         let records = self.records.read()?;
         continue_after(&records);
-        let latest = records.latest_release(self.store, self.target.name());
+        let active = self.active(&records).await?;
+        let latest = self.latest(&records, active.as_ref());
         let version = latest.and_then(|latest| latest.settings.as_deref());
         let settings = match (change, version) {
             (SettingsChange::Clear, None) => return Ok(None),
@@ -205,7 +206,6 @@ impl StoreSettings<'_> {
                 new
             }
         };
-        let active = self.active(&records).await?;
         let build = self.build(&records, active.as_ref())?;
         let id = RecordId::new(RecordKind::Release, next_moment());
         let is_set = !settings.is_empty();
@@ -275,15 +275,26 @@ impl StoreSettings<'_> {
         Ok(history.and_then(|history| history.state.active.clone()))
     }
 
-    /// The build that is live, or the newest one.
+    /// The release whose settings the next release has. `active` is the release that is live.
+    pub fn latest<'r>(
+        &self,
+        records: &'r RecordSet,
+        active: Option<&RecordId>,
+    ) -> Option<&'r ReleaseRecord> {
+        let targets = records.targets();
+        let target = self.target.name();
+        let live = active.or_else(|| targets.last_live(self.store, target));
+        records.next_settings(self.store, target, live)
+    }
+
+    /// The build that is live, or else that of the settings, or the newest one.
     fn build(
         &self,
         records: &RecordSet,
         active: Option<&RecordId>,
     ) -> Result<RecordId, SettingsError> {
-        let active = active.and_then(|active| records.release(active));
-        let latest = || records.latest_release(self.store, self.target.name());
-        if let Some(release) = active.or_else(latest) {
+        let live = active.and_then(|active| records.release(active));
+        if let Some(release) = live.or_else(|| self.latest(records, active)) {
             return Ok(release.build.clone());
         }
         let is_own = |build: &&BuildRecord| {

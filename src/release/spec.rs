@@ -1,30 +1,70 @@
 //! What a target is asked to run for a release.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Error;
 use crate::config::{BaseApp, HealthEntry, Project};
 use crate::ledger::{BuildRecord, ReleaseRecord};
 use crate::plan::{PlannedVariable, ServerPlan, StorePlan, container_port, released_servers};
-use crate::store::{AppKind, AppName, Store};
+use crate::store::{AppKind, AppName, Store, StoreId};
 use crate::target::{HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable, place_options};
 
 /// The plan of a store, if this run has built it.
 pub type PlannedStore<'a> = Option<&'a StorePlan>;
 
 /// What a target is asked to run: the images of a build, with the variables, ports and paths of the
-/// config as it is now.
+/// config as it is now. Fails if the project does not have all apps of the build.
 pub fn spec_of(
     project: &Project,
     planned: PlannedStore,
     build: &BuildRecord,
     release: &ReleaseRecord,
 ) -> Result<ReleaseSpec, Error> {
-    let id = &release.store;
+    check_apps(project, build, release)?;
+    spec_of_running(project, planned, build, release)
+}
+
+/// Fails if the store does not have all apps of the build any more: a release would run without them.
+pub fn check_apps(
+    project: &Project,
+    build: &BuildRecord,
+    release: &ReleaseRecord,
+) -> Result<(), Error> {
+    let store = deployable(project, &release.store)?;
+    let own: BTreeSet<&AppName> = project.apps_of(store).map(|app| &app.name).collect();
+    let images = build.apps.iter().filter(|(_, app)| app.reference.is_some());
+    let gone = images
+        .map(|(name, _)| name)
+        .filter(|name| !own.contains(name));
+    let apps: Vec<AppName> = gone.cloned().collect();
+    if apps.is_empty() {
+        return Ok(());
+    }
+    let commit = build.commit.as_ref().map(|commit| commit.sha.clone());
+    Err(Error::AppsGone {
+        store: release.store.clone(),
+        build: build.id.clone(),
+        apps,
+        commit: commit.unwrap_or_else(|| "<commit>".into()),
+    })
+}
+
+fn deployable<'p>(project: &'p Project, id: &StoreId) -> Result<&'p Store, Error> {
     let store = project.stores.get(id.as_str());
     let store = store.filter(|store| store.deployment.is_some());
-    let store = store.ok_or_else(|| Error::NoStore { store: id.clone() })?;
+    store.ok_or_else(|| Error::NoStore { store: id.clone() })
+}
+
+/// What a target runs already for a release, without the apps that the project does not have any more.
+pub fn spec_of_running(
+    project: &Project,
+    planned: PlannedStore,
+    build: &BuildRecord,
+    release: &ReleaseRecord,
+) -> Result<ReleaseSpec, Error> {
+    let id = &release.store;
+    let store = deployable(project, id)?;
     let names: Vec<AppName> = build.apps.keys().cloned().collect();
     let in_containers = release.target != "local";
     let servers = released_servers(project, store, planned, &names, in_containers);

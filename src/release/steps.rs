@@ -10,6 +10,7 @@ use super::flow::{Flow, ReleaseAction, ReleaseOrder, StoreOutcome};
 use super::lease::locked;
 use super::records::ReleaseJournal;
 use super::rules::{first_builds, refuse_older};
+use super::spec::check_apps;
 use super::switch::Prepared;
 use crate::event::{EventSubject, Stage, seconds};
 use crate::ledger::{
@@ -50,6 +51,16 @@ pub struct StoreSnapshot {
     is_unrecorded: bool,
 }
 
+impl StoreSnapshot {
+    /// The release that is live. A target may run it without knowing that it is live, such as behind a
+    /// proxy that is used for the first time.
+    pub fn live(&self) -> Option<&RecordId> {
+        let runs = |id: &&RecordId| self.observed.staged.iter().any(|it| it.release == **id);
+        let recorded = self.state.active.as_ref().filter(runs);
+        self.active.as_ref().or(recorded)
+    }
+}
+
 /// What becomes of a release, and why it does not get the traffic.
 enum Decision {
     Switch,
@@ -80,6 +91,9 @@ impl<'a> StoreRun<'a> {
     pub async fn carry_out(&self, order: ReleaseOrder) -> Result<StoreOutcome, Error> {
         // Refused before the lock, so that a run that would be refused disturbs nobody.
         let before = self.observe().await?;
+        if before.active.as_ref() != Some(&order.release.id) {
+            check_apps(self.flow.project, &order.build, &order.release)?;
+        }
         self.decide(&order, &before)?;
         Box::pin(self.locked(self.release(order))).await
     }
@@ -93,7 +107,7 @@ impl<'a> StoreRun<'a> {
             let observed = now.observed.staged.iter().map(|it| &it.release);
             let all: BTreeSet<_> = observed.chain(&now.state.staged).collect();
             for id in all {
-                if wanted.is_none_or(|wanted| wanted == id) && now.active.as_ref() != Some(id) {
+                if wanted.is_none_or(|wanted| wanted == id) && now.live() != Some(id) {
                     self.retire(id, false, "unstaged").await?;
                     stopped.push(id.clone());
                 }
@@ -128,15 +142,36 @@ impl<'a> StoreRun<'a> {
         .await
     }
 
-    /// What runs now, under the lock. A switch that a killed run did not record is recorded.
+    /// What runs now, under the lock. A switch that a killed run did not record is recorded, and the pin
+    /// of a rollback that was killed before its switch is removed.
     async fn observe_and_record(&self) -> Result<StoreSnapshot, Error> {
-        let now = self.observe().await?;
+        let mut now = self.observe().await?;
         if now.is_unrecorded {
             let released = StoreEvent::Released { observed: true };
             self.journal
                 .event(released, now.active.as_ref(), None, None);
         }
+        if self.has_unused_pin(&now) {
+            let detail = Some("the rollback ended before its switch".to_owned());
+            self.journal.event(StoreEvent::Unpinned, None, None, detail);
+            now.state.pin = None;
+        }
         Ok(now)
+    }
+
+    /// Whether the store is pinned by a rollback that has ended and whose release was never live. Without
+    /// a lock the rollback may still run.
+    fn has_unused_pin(&self, now: &StoreSnapshot) -> bool {
+        let pin = now.state.pin.as_ref().and_then(|id| now.records.event(id));
+        let Some(release) = pin.and_then(|pin| pin.release.as_ref()) else {
+            return false;
+        };
+        let was_released = now.records.events().any(|event| {
+            event.release.as_ref() == Some(release)
+                && matches!(event.what, StoreEvent::Released { .. })
+        });
+        let is_known = self.abilities.locks && self.abilities.observes;
+        is_known && !was_released && now.active.as_ref() != Some(release)
     }
 
     /// What runs now.
@@ -204,7 +239,7 @@ impl<'a> StoreRun<'a> {
             ReleaseAction::Release => true,
             ReleaseAction::Rollback => false,
         };
-        if let Some(active) = now.active.as_ref().filter(|active| *active != release)
+        if let Some(active) = now.live().filter(|active| *active != release)
             && is_checked
             && !self.flow.options.allow_older
             && let Some(live) = build_of(&now.records, active)
@@ -223,15 +258,16 @@ impl<'a> StoreRun<'a> {
         self.clean(&now, &order.release.id).await?;
         if !order.is_recorded {
             // Another machine may have changed the settings since the order was made.
-            let latest = now.records.latest_release(self.store, self.target.name());
+            let live = now.active.as_ref().or(now.state.last_live());
+            let (store, target) = (self.store, self.target.name());
             if order.action != ReleaseAction::Rollback
-                && let Some(latest) = latest
+                && let Some(latest) = now.records.next_settings(store, target, live)
             {
                 order.release.settings.clone_from(&latest.settings);
                 let names = &mut order.release.setting_names;
                 names.clone_from(&latest.setting_names);
             }
-            order.release.previous.clone_from(&now.active);
+            order.release.previous = now.live().cloned();
             order.release.staged_only = matches!(decision, Decision::StageOnly(_));
             self.journal.release(order.release.clone());
         }
@@ -281,16 +317,17 @@ impl<'a> StoreRun<'a> {
         prepared: &Prepared,
         order: &ReleaseOrder,
     ) -> Result<(), Error> {
-        let pins = order.action == ReleaseAction::Rollback;
+        let pins = order.action == ReleaseAction::Rollback && now.state.pin.is_none();
         if pins {
-            self.journal.event(StoreEvent::Pinned, None, None, None);
+            let release = Some(&order.release.id);
+            self.journal.event(StoreEvent::Pinned, release, None, None);
         }
         let result = self.make_live(now, prepared, order).await;
         let is_live = matches!(
             result,
             Ok(()) | Err(Error::Unwatched { .. } | Error::Stays { .. })
         );
-        if pins && !is_live && now.state.pin.is_none() {
+        if pins && !is_live {
             self.journal.event(StoreEvent::Unpinned, None, None, None);
         }
         result

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::flow::{ReleaseAction, ReleaseOrder};
 use super::probe::ProbedRelease;
 use super::steps::{StoreRun, StoreSnapshot, build_of};
-use super::{Error, spec_of};
+use super::{Error, spec_of, spec_of_running};
 use crate::config::{HookStage, HookTime};
 use crate::ledger::{Record, RecordId, RecordSet, StoreEvent, first_line};
 use crate::target::{ReleaseSpec, Replica, Staged};
@@ -46,9 +46,7 @@ impl StoreRun<'_> {
             address: None,
         };
         if self.flow.services.interrupt.stopped() {
-            return Err(Error::Interrupted {
-                store: self.store.clone(),
-            });
+            return Err(self.interrupted());
         }
         if !self.abilities.staging {
             self.tell_idle_hooks();
@@ -60,7 +58,7 @@ impl StoreRun<'_> {
         let stopping = self.flow.services.interrupt.stopping();
         let staged = tokio::select! {
             biased;
-            () = stopping => Err(Error::Interrupted { store: self.store.clone() }),
+            () = stopping => Err(self.interrupted()),
             staged = self.stage(&prepared.spec) => staged,
         };
         let staged = staged?;
@@ -139,7 +137,7 @@ impl StoreRun<'_> {
         }
     }
 
-    /// Gives the traffic to a release.
+    /// Gives the traffic to a release, and leaves the earlier one.
     pub(super) async fn make_live(
         &self,
         now: &StoreSnapshot,
@@ -149,50 +147,10 @@ impl StoreRun<'_> {
         let switch = switch_of(order.action);
         let release = &prepared.spec.id;
         let built = (&prepared.spec, &prepared.build);
-        if let Err(error) = self.hooks((HookTime::Before, switch), built).await {
+        if let Err(error) = self.try_switch(now, prepared, switch).await {
             self.give_up(now, release, &error).await;
             return Err(error);
         }
-        if self.abilities.staging && self.has_hooks((HookTime::Before, switch)) {
-            // The hooks may have taken minutes.
-            let probed = self.probed(&prepared.spec, &prepared.replicas);
-            if let Err(error) = probed.healthy().await {
-                self.give_up(now, release, &error).await;
-                return Err(error);
-            }
-        }
-        let started = Instant::now();
-        let before = match self.target.observe(self.store).await {
-            Ok(before) => before,
-            Err(error) => {
-                let error = error.into();
-                self.give_up(now, release, &error).await;
-                return Err(error);
-            }
-        };
-        if self.abilities.observes && before.active != now.active {
-            let error = crate::target::Error::OutOfSequence {
-                store: self.store.clone(),
-            };
-            let error = error.into();
-            self.give_up(now, release, &error).await;
-            return Err(error);
-        }
-        if self.abilities.staging {
-            self.say(format!("switching the traffic to {release}"))
-                .await;
-        }
-        if let Err(error) = self.target.switch(&prepared.spec, &before.token).await {
-            let error = Error::from(error);
-            // The answer may have been lost after the switch.
-            let after = self.target.observe(self.store).await;
-            let is_live = after.is_ok_and(|after| after.active.as_ref() == Some(release));
-            if !is_live {
-                self.give_up(now, release, &error).await;
-                return Err(error);
-            }
-        }
-        self.step(StoreEvent::Released { observed: false }, release, started);
         if !self.abilities.staging && !self.abilities.observes {
             return self.hooks((HookTime::After, switch), built).await;
         }
@@ -206,10 +164,59 @@ impl StoreRun<'_> {
         }
         if !self.abilities.staging {
             self.forget_kept(now).await;
-        } else if let Some(old) = now.active.as_ref().filter(|old| *old != release) {
+        } else if let Some(old) = now.live().filter(|old| *old != release) {
             self.leave(old, now).await;
         }
         Ok(())
+    }
+
+    /// Switches the traffic to a release, after the hooks before the switch. An interruption until the
+    /// switch prevents it.
+    async fn try_switch(
+        &self,
+        now: &StoreSnapshot,
+        prepared: &Prepared,
+        switch: HookStage,
+    ) -> Result<(), Error> {
+        let release = &prepared.spec.id;
+        let interrupt = &self.flow.services.interrupt;
+        let built = (&prepared.spec, &prepared.build);
+        self.hooks((HookTime::Before, switch), built).await?;
+        if self.abilities.staging && self.has_hooks((HookTime::Before, switch)) {
+            // The hooks may have taken minutes.
+            let probed = self.probed(&prepared.spec, &prepared.replicas);
+            let healthy = interrupt.unless_stopped(self.interrupted(), probed.healthy());
+            healthy.await?;
+        }
+        let started = Instant::now();
+        let before = self.target.observe(self.store).await?;
+        if self.abilities.observes && before.active != now.active {
+            let store = self.store.clone();
+            return Err(crate::target::Error::OutOfSequence { store }.into());
+        }
+        if self.abilities.staging {
+            self.say(format!("switching the traffic to {release}"))
+                .await;
+        }
+        if interrupt.stopped() {
+            return Err(self.interrupted());
+        }
+        if let Err(error) = self.target.switch(&prepared.spec, &before.token).await {
+            // The answer may have been lost after the switch.
+            let after = self.target.observe(self.store).await;
+            let is_live = after.is_ok_and(|after| after.active.as_ref() == Some(release));
+            if !is_live {
+                return Err(error.into());
+            }
+        }
+        self.step(StoreEvent::Released { observed: false }, release, started);
+        Ok(())
+    }
+
+    fn interrupted(&self) -> Error {
+        Error::Interrupted {
+            store: self.store.clone(),
+        }
     }
 
     /// Watches a release that gets the traffic. If it fails, the earlier release gets the traffic again.
@@ -299,7 +306,7 @@ impl StoreRun<'_> {
         let known = match records.get(release) {
             Some(Record::Release(record)) => build_of(records, release).and_then(|build| {
                 let planned = self.flow.planned(self.store);
-                spec_of(self.flow.project, planned, build, record).ok()
+                spec_of_running(self.flow.project, planned, build, record).ok()
             }),
             _ => None,
         };

@@ -313,7 +313,7 @@ impl Target for ConsoleTarget {
         Box::pin(async { Ok(LockAnswer::Taken { from: None }) })
     }
 
-    fn unlock<'a>(&'a self, _: &'a StoreId, _: &'a str, _: bool) -> TargetStep<'a, ()> {
+    fn unlock<'a>(&'a self, _: &'a StoreId, _: &'a str) -> TargetStep<'a, ()> {
         Box::pin(async { Ok(()) })
     }
 

@@ -67,13 +67,8 @@ pub trait Target: Send + Sync {
     /// holder takes the lock again to renew its lease, which counts from the last call.
     fn lock<'a>(&'a self, store: &'a StoreId, claim: &'a LockClaim) -> TargetStep<'a, LockAnswer>;
 
-    /// Releases a lock. The lock of another holder is kept, unless `by_force` is set.
-    fn unlock<'a>(
-        &'a self,
-        store: &'a StoreId,
-        holder: &'a str,
-        by_force: bool,
-    ) -> TargetStep<'a, ()>;
+    /// Releases a lock. The lock of another holder is kept.
+    fn unlock<'a>(&'a self, store: &'a StoreId, holder: &'a str) -> TargetStep<'a, ()>;
 
     /// The holder of the lock, if the target can tell.
     fn lock_holder<'a>(&'a self, store: &'a StoreId) -> TargetStep<'a, Option<LockClaim>>;

@@ -155,17 +155,12 @@ impl Target for CommandTarget {
         })
     }
 
-    fn unlock<'a>(
-        &'a self,
-        store: &'a StoreId,
-        holder: &'a str,
-        by_force: bool,
-    ) -> TargetStep<'a, ()> {
+    fn unlock<'a>(&'a self, store: &'a StoreId, holder: &'a str) -> TargetStep<'a, ()> {
         Box::pin(async move {
             if !self.capabilities.locks {
                 return Ok(());
             }
-            let arguments = json!({ "holder": holder, "byForce": by_force });
+            let arguments = json!({ "holder": holder });
             let _: Option<Value> = self.ask_optional("unlock", store, arguments).await?;
             Ok(())
         })

@@ -137,15 +137,10 @@ impl Target for DockerTarget {
         })
     }
 
-    fn unlock<'a>(
-        &'a self,
-        store: &'a StoreId,
-        holder: &'a str,
-        by_force: bool,
-    ) -> TargetStep<'a, ()> {
+    fn unlock<'a>(&'a self, store: &'a StoreId, holder: &'a str) -> TargetStep<'a, ()> {
         Box::pin(async move {
             let (engine, owner) = (self.engine().await?, &self.owner(store)?);
-            Ok(Lock { engine, owner }.give_back(holder, by_force).await?)
+            Ok(Lock { engine, owner }.give_back(holder).await?)
         })
     }
 

@@ -156,15 +156,10 @@ impl Target for KubernetesTarget {
         })
     }
 
-    fn unlock<'a>(
-        &'a self,
-        store: &'a StoreId,
-        holder: &'a str,
-        by_force: bool,
-    ) -> TargetStep<'a, ()> {
+    fn unlock<'a>(&'a self, store: &'a StoreId, holder: &'a str) -> TargetStep<'a, ()> {
         Box::pin(async move {
             let (api, owner) = (self.api()?, &self.owner(store)?);
-            Ok(LeaseLock { api, owner }.give_back(holder, by_force).await?)
+            Ok(LeaseLock { api, owner }.give_back(holder).await?)
         })
     }
 

@@ -49,16 +49,11 @@ pub fn take(place: &LocalFolder, store: &StoreId, claim: &LockClaim) -> Result<L
 }
 
 /// Gives a lock back.
-pub fn give_back(
-    place: &LocalFolder,
-    store: &StoreId,
-    holder: &str,
-    by_force: bool,
-) -> Result<(), Error> {
+pub fn give_back(place: &LocalFolder, store: &StoreId, holder: &str) -> Result<(), Error> {
     let (_guard, mut claims) = read(place)?;
     if claims
         .get(store)
-        .is_some_and(|it| by_force || it.claim.holder == holder)
+        .is_some_and(|it| it.claim.holder == holder)
     {
         claims.remove(store);
         folder::write(&place.locks(), &claims)?;
@@ -117,9 +112,9 @@ mod tests {
         assert_eq!(take(&place, &eu, &claim("second", 60)).unwrap(), taken);
         let held = take(&place, &us, &claim("second", 60)).unwrap();
         assert_eq!(held, LockAnswer::Held(first.clone()));
-        give_back(&place, &us, "second", false).unwrap();
+        give_back(&place, &us, "second").unwrap();
         assert_eq!(holder(&place, &us).unwrap(), Some(first));
-        give_back(&place, &us, "second", true).unwrap();
+        give_back(&place, &us, "first").unwrap();
         assert_eq!(holder(&place, &us).unwrap(), None);
 
         let stale = claim("stale", 0);

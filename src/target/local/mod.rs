@@ -240,15 +240,10 @@ impl Target for LocalTarget {
         .boxed()
     }
 
-    fn unlock<'a>(
-        &'a self,
-        store: &'a StoreId,
-        holder: &'a str,
-        by_force: bool,
-    ) -> TargetStep<'a, ()> {
+    fn unlock<'a>(&'a self, store: &'a StoreId, holder: &'a str) -> TargetStep<'a, ()> {
         async move {
             let place = &self.client.place;
-            locks::give_back(place, store, holder, by_force).map_err(of_store(store))
+            locks::give_back(place, store, holder).map_err(of_store(store))
         }
         .boxed()
     }

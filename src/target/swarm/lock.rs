@@ -103,9 +103,9 @@ impl SwarmLock<'_> {
     }
 
     /// Gives the lock back, if this holder has it.
-    pub async fn give_back(&self, holder: &str, by_force: bool) -> Result<(), Error> {
+    pub async fn give_back(&self, holder: &str) -> Result<(), Error> {
         match self.held().await? {
-            Some(held) if by_force || held.claim.holder == holder => {
+            Some(held) if held.claim.holder == holder => {
                 self.manager.remove_config(held.id()).await
             }
             _ => Ok(()),

@@ -150,16 +150,11 @@ impl Target for SwarmTarget {
         })
     }
 
-    fn unlock<'a>(
-        &'a self,
-        store: &'a StoreId,
-        holder: &'a str,
-        by_force: bool,
-    ) -> TargetStep<'a, ()> {
+    fn unlock<'a>(&'a self, store: &'a StoreId, holder: &'a str) -> TargetStep<'a, ()> {
         Box::pin(async move {
             let (manager, owner) = (self.manager().await?, &self.owner(store)?);
             let lock = SwarmLock { manager, owner };
-            Ok(lock.give_back(holder, by_force).await?)
+            Ok(lock.give_back(holder).await?)
         })
     }
 

@@ -60,10 +60,10 @@ pub fn lock(world: &World) {
         assert_eq!(claim.holder, winner);
     }
 
-    // The lock of another holder stays, unless by force.
-    world.wait(target.unlock(&us(), "nobody", false)).unwrap();
+    // The lock of another holder stays.
+    world.wait(target.unlock(&us(), "nobody")).unwrap();
     assert_eq!(holder().unwrap().holder, winner);
-    world.wait(target.unlock(&us(), "nobody", true)).unwrap();
+    world.wait(target.unlock(&us(), &winner)).unwrap();
     assert_eq!(holder(), None);
     assert_eq!(world.objects(), Vec::<String>::new());
 
@@ -82,7 +82,7 @@ pub fn lock(world: &World) {
         std::thread::sleep(Duration::from_millis(200));
     };
     assert_eq!(from.unwrap().holder, "first");
-    world.wait(target.unlock(&us(), "second", false)).unwrap();
+    world.wait(target.unlock(&us(), "second")).unwrap();
     assert_eq!(world.objects(), Vec::<String>::new());
 }
 

@@ -390,10 +390,10 @@ fn one_of_eight_machines_gets_the_lock_and_an_ended_lease_is_taken_over() {
     for answer in answers.iter().filter(|it| **it != taken) {
         assert_eq!(*answer, LockAnswer::Held(winner.clone()));
     }
-    // The lock of another holder stays, unless by force.
-    world.wait(target.unlock(&us(), "nobody", false)).unwrap();
-    assert_eq!(holder(), Some(winner));
-    world.wait(target.unlock(&us(), "nobody", true)).unwrap();
+    // The lock of another holder stays.
+    world.wait(target.unlock(&us(), "nobody")).unwrap();
+    assert_eq!(holder().as_ref(), Some(&winner));
+    world.wait(target.unlock(&us(), &winner.holder)).unwrap();
     assert_eq!(holder(), None);
 
     let short = claim("short", 2);
@@ -415,7 +415,7 @@ fn one_of_eight_machines_gets_the_lock_and_an_ended_lease_is_taken_over() {
     assert!(matches!(take(&short), LockAnswer::Held(it) if it.holder == "other"));
     // A renewal moves the end.
     assert_eq!(take(&claim("other", 600)), taken);
-    world.wait(target.unlock(&us(), "other", false)).unwrap();
+    world.wait(target.unlock(&us(), "other")).unwrap();
     assert_eq!(holder(), None);
 }
 

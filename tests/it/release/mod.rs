@@ -4,7 +4,9 @@
 mod commands;
 mod killed;
 mod machines;
+mod memory;
 mod model;
+mod order;
 mod settings;
 
 use std::collections::BTreeMap;

@@ -1,44 +1,16 @@
 //! Releases, rollbacks, pins, settings and promotion, compared with a plain model after each step.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeSet;
 
-use alokai::config::Project as Config;
-use alokai::event::Events;
-use alokai::ledger::{
-    Actor, BuildRecord, FolderError, Record, RecordId, RecordKind, RecordSet, ReleaseReason,
-    StoredRecord, TargetState,
-};
-use alokai::pipeline::{Access, Interrupt, RegistryClients, Services};
+use alokai::ledger::{Record, RecordId, ReleaseReason};
 use alokai::release::{
-    Chosen, Flow, FlowOptions, Records, ReleaseAction, ReleaseOrder, SettingsChange, StoreRun,
-    StoreSettings, candidates, chosen, copy_forward, earlier, new_release,
+    Chosen, Records, ReleaseAction, StoreRun, candidates, chosen, copy_forward, earlier,
+    new_release,
 };
-use alokai::store::{AppName, StoreId};
-use alokai::target::{
-    AppState, Capabilities, Drained, Error as TargetError, LockAnswer, LockClaim, LogQuery,
-    Observed, ReleaseSpec, Settings, Staged, StagedRelease, SwitchToken, Target, TargetStep,
-};
-use jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, RngAlgorithm, TestRng, TestRunner};
 
-use crate::support::Project;
-
-const KEEP: usize = 2;
-
-/// The app of the store. The target says whether it runs, and it has no address.
-const APP: &str = "storefront-unified-nextjs";
-
-/// How the release of a step behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mood {
-    Well,
-    /// It cannot be staged.
-    Refused,
-    /// It fails after the switch.
-    Dies,
-}
+use super::memory::{KEEP, Mood, World, actor, project};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -91,198 +63,6 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A target in memory.
-#[derive(Default)]
-struct MemoryTarget(Mutex<MemoryState>);
-
-#[derive(Default)]
-struct MemoryState {
-    mood: Option<Mood>,
-    active: Option<RecordId>,
-    running: BTreeMap<RecordId, Option<String>>,
-    kept: Vec<RecordId>,
-    token: u64,
-    settings: BTreeSet<String>,
-}
-
-fn refused() -> TargetError {
-    TargetError::Unsupported {
-        target: "command",
-        what: "do it",
-        help: "nothing",
-    }
-}
-
-impl MemoryTarget {
-    fn step<'a, T: Send + 'a>(
-        &'a self,
-        work: impl FnOnce(&mut MemoryState) -> Result<T, TargetError> + Send + 'a,
-    ) -> TargetStep<'a, T> {
-        Box::pin(async move { work(&mut self.0.lock().unwrap()) })
-    }
-}
-
-impl Target for MemoryTarget {
-    fn name(&self) -> &'static str {
-        "command"
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            staging: true,
-            seamless: true,
-            drain: true,
-            observes: true,
-            locks: true,
-            settings: true,
-            env_files: false,
-            logs: false,
-            maintenance: false,
-        }
-    }
-
-    fn preflight(&self) -> TargetStep<'_, ()> {
-        self.step(|_| Ok(()))
-    }
-
-    fn observe<'a>(&'a self, _: &'a StoreId) -> TargetStep<'a, Observed> {
-        self.step(|state| {
-            let staged = state
-                .running
-                .keys()
-                .filter(|id| state.active.as_ref() != Some(id));
-            Ok(Observed {
-                active: state.active.clone(),
-                staged: staged
-                    .map(|id| StagedRelease {
-                        release: id.clone(),
-                        address: None,
-                    })
-                    .collect(),
-                kept: state.kept.clone(),
-                token: SwitchToken(state.token.to_string()),
-                ..Observed::default()
-            })
-        })
-    }
-
-    fn lock<'a>(&'a self, _: &'a StoreId, _: &'a LockClaim) -> TargetStep<'a, LockAnswer> {
-        self.step(|_| Ok(LockAnswer::Taken { from: None }))
-    }
-
-    fn unlock<'a>(&'a self, _: &'a StoreId, _: &'a str, _: bool) -> TargetStep<'a, ()> {
-        self.step(|_| Ok(()))
-    }
-
-    fn lock_holder<'a>(&'a self, _: &'a StoreId) -> TargetStep<'a, Option<LockClaim>> {
-        self.step(|_| Ok(None))
-    }
-
-    fn stage<'a>(&'a self, spec: &'a ReleaseSpec) -> TargetStep<'a, Staged> {
-        self.step(|state| {
-            if state.mood == Some(Mood::Refused) {
-                return Err(refused());
-            }
-            if let Some(version) = &spec.settings {
-                assert!(state.settings.contains(version), "{version} is not stored");
-            }
-            state.running.insert(spec.id.clone(), spec.settings.clone());
-            state.kept.retain(|id| *id != spec.id);
-            Ok(Staged::default())
-        })
-    }
-
-    fn switch<'a>(&'a self, spec: &'a ReleaseSpec, token: &'a SwitchToken) -> TargetStep<'a, ()> {
-        self.step(|state| {
-            assert!(state.running.contains_key(&spec.id), "it does not run");
-            assert_eq!(token.0, state.token.to_string());
-            state.active = Some(spec.id.clone());
-            state.token += 1;
-            Ok(())
-        })
-    }
-
-    fn drained<'a>(&'a self, _: &'a StoreId, _: &'a RecordId) -> TargetStep<'a, Drained> {
-        self.step(|_| Ok(Drained::Yes))
-    }
-
-    fn retire<'a>(
-        &'a self,
-        _: &'a StoreId,
-        release: &'a RecordId,
-        kept: bool,
-    ) -> TargetStep<'a, ()> {
-        self.step(move |state| {
-            assert_ne!(state.active.as_ref(), Some(release), "it gets the traffic");
-            state.running.remove(release);
-            state.kept.retain(|id| id != release);
-            if kept {
-                state.kept.push(release.clone());
-            }
-            Ok(())
-        })
-    }
-
-    fn health<'a>(
-        &'a self,
-        _: &'a StoreId,
-        release: &'a RecordId,
-    ) -> TargetStep<'a, Vec<AppState>> {
-        self.step(move |state| {
-            let dies = state.mood == Some(Mood::Dies) && state.active.as_ref() == Some(release);
-            Ok(vec![AppState {
-                app: AppName::new(APP).unwrap(),
-                running: !dies,
-                ended: None,
-                restarts: 0,
-                tail: Vec::new(),
-            }])
-        })
-    }
-
-    fn store_settings<'a>(
-        &'a self,
-        _: &'a StoreId,
-        version: &'a str,
-        _: &'a Settings,
-    ) -> TargetStep<'a, ()> {
-        self.step(move |state| {
-            state.settings.insert(version.to_owned());
-            Ok(())
-        })
-    }
-
-    fn settings<'a>(
-        &'a self,
-        _: &'a StoreId,
-        version: &'a str,
-    ) -> TargetStep<'a, Option<Settings>> {
-        self.step(move |state| Ok(state.settings.contains(version).then(Settings::new)))
-    }
-
-    fn logs<'a>(&'a self, _: &'a LogQuery) -> TargetStep<'a, ()> {
-        self.step(|_| Err(refused()))
-    }
-
-    fn maintenance<'a>(&'a self, _: &'a StoreId, _: Option<&'a str>) -> TargetStep<'a, ()> {
-        self.step(|_| Err(refused()))
-    }
-}
-
-#[derive(Default)]
-struct MemoryRecords(Mutex<RecordSet>);
-
-impl Records for MemoryRecords {
-    fn append(&self, record: &StoredRecord) -> Result<(), FolderError> {
-        self.0.lock().unwrap().insert(record.clone());
-        Ok(())
-    }
-
-    fn read(&self) -> Result<Arc<RecordSet>, FolderError> {
-        Ok(Arc::new(self.0.lock().unwrap().clone()))
-    }
-}
-
 /// A release in the model.
 #[derive(Debug, Clone, PartialEq)]
 struct ModelRelease {
@@ -290,6 +70,8 @@ struct ModelRelease {
     build: usize,
     /// A number for each version of the settings.
     settings: Option<usize>,
+    /// Whether it was made by a change of the settings.
+    is_change: bool,
     copy_of: Option<usize>,
     failed: bool,
 }
@@ -300,7 +82,8 @@ struct Model {
     /// The commit of each build.
     builds: Vec<usize>,
     releases: Vec<ModelRelease>,
-    versions: usize,
+    /// The id of each version of the settings, and how many names it has.
+    versions: Vec<(RecordId, usize)>,
     active: Option<usize>,
     /// What was live and stayed healthy, the last one at the end.
     proven: Vec<usize>,
@@ -317,6 +100,22 @@ impl Model {
     fn is_older(&self, commit: usize) -> bool {
         self.active
             .is_some_and(|active| commit < self.commit(active))
+    }
+
+    /// The settings of the next release: those that are live, or that were set later. Before anything was
+    /// live, those of the last release.
+    fn next_settings(&self) -> Option<usize> {
+        let Some(live) = self.active.or(self.proven.last().copied()) else {
+            let mut releases = self.releases.iter().rev();
+            return releases.find(|it| it.copy_of.is_none())?.settings;
+        };
+        let mut settings = self.releases[live].settings;
+        for later in &self.releases[live + 1..] {
+            if later.is_change {
+                settings = later.settings;
+            }
+        }
+        settings
     }
 
     /// What becomes of a release that shall get the traffic. Returns whether it got it.
@@ -375,128 +174,6 @@ impl Model {
     }
 }
 
-/// The program under test.
-struct World {
-    runtime: tokio::runtime::Runtime,
-    project: Config,
-    services: Services,
-    target: Arc<MemoryTarget>,
-    records: MemoryRecords,
-    store: StoreId,
-    builds: Vec<BuildRecord>,
-}
-
-fn actor() -> Actor {
-    Actor {
-        user: "eva".into(),
-        host: "laptop".into(),
-        run: None,
-    }
-}
-
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "the signature of an order of commits"
-)]
-fn before(earlier: &str, later: &str) -> Option<bool> {
-    Some(earlier < later)
-}
-
-impl World {
-    fn new(project: &Project) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let (events, _) = Events::channel();
-        let services = Services {
-            started: std::time::Instant::now(),
-            events,
-            interrupt: Interrupt::default(),
-            runtime: runtime.handle().clone(),
-            access: Access::default(),
-            cache: alokai::cache::Cache::new(project.path(".alokai/cache")),
-            remote: None,
-            clients: RegistryClients::default(),
-            warned: false.into(),
-        };
-        Self {
-            runtime,
-            project: Config::load(project.root()).unwrap(),
-            services,
-            target: Arc::default(),
-            records: MemoryRecords::default(),
-            store: StoreId::new("us").unwrap(),
-            builds: Vec::new(),
-        }
-    }
-
-    fn flow(&self) -> Flow<'_> {
-        Flow {
-            project: &self.project,
-            plan: None,
-            services: &self.services,
-            records: &self.records,
-            ancestry: &before,
-            options: FlowOptions {
-                keep_going: false,
-                allow_older: false,
-                waves: Vec::new(),
-                actor: actor(),
-                operation: "test".into(),
-                failed: std::collections::BTreeSet::new(),
-                runs: std::collections::BTreeMap::new(),
-                scripts: alokai::pipeline::ScriptEnvironment::default(),
-            },
-        }
-    }
-
-    fn snapshot(&self) -> (RecordSet, TargetState, Option<RecordId>) {
-        let flow = self.flow();
-        let run = StoreRun::new(&flow, &*self.target, &self.store);
-        let now = self.runtime.block_on(run.observe()).unwrap();
-        (now.records, now.state, now.active)
-    }
-
-    fn build(&mut self, commit: usize) -> BuildRecord {
-        let at = Timestamp::from_millisecond(i64::try_from(self.builds.len()).unwrap()).unwrap();
-        let build: BuildRecord = serde_json::from_value(serde_json::json!({
-            "schemaVersion": 1, "id": RecordId::new(RecordKind::Build, at), "store": "us",
-            "status": "complete", "started": at, "seconds": 1.0,
-            "commit": { "sha": format!("{commit:04}") }, "composition": "",
-            "apps": { APP: { "reference": "oci:.alokai/registry:us:1", "digest": "sha256:0" } },
-            "tool": "", "actor": { "user": "", "host": "" }, "reached": "push",
-        }))
-        .unwrap();
-        let record = StoredRecord::new(Record::Build(build.clone())).unwrap();
-        self.records.append(&record).unwrap();
-        self.builds.push(build.clone());
-        build
-    }
-
-    /// Carries one order out. Returns whether it succeeded.
-    fn carry_out(
-        &self,
-        release: alokai::ledger::ReleaseRecord,
-        build: &BuildRecord,
-        is_recorded: bool,
-        action: ReleaseAction,
-        mood: Mood,
-    ) -> bool {
-        self.target.0.lock().unwrap().mood = Some(mood);
-        let order = ReleaseOrder {
-            target: self.target.clone(),
-            build: build.clone(),
-            release,
-            is_recorded,
-            action,
-        };
-        let result = self.runtime.block_on(self.flow().run(vec![order]));
-        self.target.0.lock().unwrap().mood = None;
-        result.failed.is_empty()
-    }
-}
-
 fn apply(world: &mut World, model: &mut Model, step: &Step) {
     match step.clone() {
         Step::Deploy {
@@ -506,15 +183,7 @@ fn apply(world: &mut World, model: &mut Model, step: &Step) {
         } => {
             let build = world.build(commit);
             model.builds.push(commit);
-            let records = world.records.read().unwrap();
-            let latest = records.latest_release(&world.store, "command").cloned();
-            let release = new_release(
-                &build,
-                "command",
-                ReleaseReason::Deploy,
-                latest.as_ref(),
-                &actor(),
-            );
+            let release = new_release(&build, "command", ReleaseReason::Deploy, None, &actor());
             let action = if no_release {
                 ReleaseAction::Stage
             } else {
@@ -530,7 +199,8 @@ fn apply(world: &mut World, model: &mut Model, step: &Step) {
             model.releases.push(ModelRelease {
                 id,
                 build: model.builds.len() - 1,
-                settings: model.releases.last().and_then(|it| it.settings),
+                settings: model.next_settings(),
+                is_change: false,
                 copy_of: None,
                 failed: false,
             });
@@ -569,14 +239,8 @@ fn apply(world: &mut World, model: &mut Model, step: &Step) {
             let records = world.records.read().unwrap();
             let found = chosen(&records, &world.store, "command", build.id.as_str());
             assert!(matches!(found, Ok(Chosen::Build(found)) if found.id == build.id));
-            let latest = records.latest_release(&world.store, "command").cloned();
-            let release = new_release(
-                &build,
-                "command",
-                ReleaseReason::Promote,
-                latest.as_ref(),
-                &actor(),
-            );
+            let reason = ReleaseReason::Promote;
+            let release = new_release(&build, "command", reason, None, &actor());
             let id = release.id.clone();
             let done = world.carry_out(release, &build, false, ReleaseAction::Release, mood);
             if model.is_older(model.builds[which]) {
@@ -586,7 +250,8 @@ fn apply(world: &mut World, model: &mut Model, step: &Step) {
             model.releases.push(ModelRelease {
                 id,
                 build: which,
-                settings: model.releases.last().and_then(|it| it.settings),
+                settings: model.next_settings(),
+                is_change: false,
                 copy_of: None,
                 failed: false,
             });
@@ -601,30 +266,18 @@ fn apply(world: &mut World, model: &mut Model, step: &Step) {
         } => rollback(world, model, which, current_settings, mood),
         Step::Settings => {
             let Some(active) = model.active else { return };
-            let change = [(
-                format!("NAME_{}", model.versions),
-                "value".to_owned().into(),
-            )];
-            let settings = StoreSettings {
-                store: &world.store,
-                target: &*world.target,
-                records: &world.records,
-                actor: &actor(),
-            };
-            let change = SettingsChange::Set(change.into());
-            let made = world
-                .runtime
-                .block_on(settings.change(&change, (&world.services.events, None)))
-                .unwrap()
-                .unwrap();
+            let base = model.next_settings();
+            let names = base.map_or(0, |base| model.versions[base].1) + 1;
+            let id = world.set(&format!("NAME_{}", model.versions.len()));
             model.releases.push(ModelRelease {
-                id: made.id,
+                id: id.clone(),
                 build: model.releases[active].build,
-                settings: Some(model.versions),
+                settings: Some(model.versions.len()),
+                is_change: true,
                 copy_of: None,
                 failed: false,
             });
-            model.versions += 1;
+            model.versions.push((id, names));
         }
         Step::Unpin => {
             let flow = world.flow();
@@ -728,6 +381,7 @@ fn rollback(
         id,
         build: model.releases[expected].build,
         settings: model.releases[of].settings,
+        is_change: false,
         copy_of: Some(expected),
         failed: false,
     });
@@ -762,23 +416,24 @@ fn compare(world: &World, model: &Model) {
         .releases()
         .filter_map(|it| it.settings.clone())
         .collect();
-    assert!(versions.is_subset(&target.settings));
+    assert!(versions.is_subset(&target.settings.keys().cloned().collect()));
     for release in &model.releases {
         let Some(Record::Release(record)) = records.get(&release.id) else {
             panic!("{} is not recorded", release.id);
         };
         assert_eq!(record.build, world.builds[release.build].id);
-        assert_eq!(record.settings.is_some(), release.settings.is_some());
+        let version = release.settings.map(|version| &model.versions[version]);
+        let id = version.map(|(id, _)| id.as_str());
+        assert_eq!(record.settings.as_deref(), id);
+        let names = version.map_or(0, |(_, names)| *names);
+        assert_eq!(record.setting_names.len(), names, "{record:?}");
     }
     assert_eq!(records.releases().count(), model.releases.len());
 }
 
 #[test]
 fn every_sequence_of_commands_leaves_what_a_plain_model_says() {
-    let project = Project::shop().setting(
-        "deploy",
-        &serde_json::json!({ "target": "command", "command": ["true"], "keep": KEEP, "watch": 0, "drain": 1 }),
-    );
+    let project = project(&[]);
     let cases = if std::env::var_os("ALOKAI_LONG").is_some() {
         250
     } else {

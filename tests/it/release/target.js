@@ -69,7 +69,7 @@ const verbs = {
   lock: takeLock,
   unlock: () => {
     const held = holderOf();
-    if (held && (request.byForce || held.claim.holder === request.holder)) fs.rmSync(lockFile);
+    if (held && held.claim.holder === request.holder) fs.rmSync(lockFile);
     return {};
   },
   'lock-holder': () => {
