@@ -97,14 +97,27 @@ impl Error {
     /// What the error means for the exit code.
     pub fn fault(&self) -> DeployFault {
         match self {
-            Self::Engine(
-                DockerError::Unreachable { .. }
-                | DockerError::Permission { .. }
-                | DockerError::Address { .. },
-            ) => DeployFault::Unreachable,
+            Self::Engine(error) if error.is_unreachable() => DeployFault::Unreachable,
             Self::Layout { .. } | Self::UnknownStore { .. } => DeployFault::Input,
             Self::Traffic(error) => error.fault(),
             _ => DeployFault::Work,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_without_a_connection_is_out_of_reach() {
+        let certificate = DockerError::Certificate {
+            path: "ca.pem".into(),
+            reason: "it does not exist".into(),
+        };
+        assert_eq!(Error::Engine(certificate).fault(), DeployFault::Unreachable);
+        let message = "no space left on device".into();
+        let full = Error::Engine(DockerError::DiskFull { message });
+        assert_eq!(full.fault(), DeployFault::Work);
     }
 }
