@@ -129,7 +129,9 @@ fn changes_of_a_service_by_other_programs_are_detected() {
         &service,
     ]);
     assert_ne!(world.page("/api/x"), "live /x\n200");
-    world.wait(target.preflight()).unwrap();
+    // It has no earlier release, and looks where the live one is.
+    let rollback = "store rollback --store us";
+    world.project.alokai(rollback).fails_with(2);
     until("the app is reached at its new port", || {
         world.page("/api/x") == "live /x\n200"
     });
