@@ -101,6 +101,13 @@ fn settings_are_secrets_of_the_swarm_and_a_rollback_brings_them_back() {
 }
 
 #[test]
+fn a_stopped_store_leaves_its_data_and_frees_its_names() {
+    if let Some(world) = world("stop") {
+        crate::docker_target::proxy::stop_a_store(&world);
+    }
+}
+
+#[test]
 fn changes_of_a_service_by_other_programs_are_detected() {
     let Some(world) = world("others") else {
         return;
