@@ -2,9 +2,7 @@
 
 use miette::Diagnostic;
 
-use crate::pipeline::{
-    self, BuildError, DeployFault, DockerError, HookError, StageError, StartError,
-};
+use crate::pipeline::{self, BuildError, DeployFault, HookError, StageError, StartError};
 use crate::registry::Error as RegistryError;
 use crate::{
     cli, compare, config, edit, git, init, ledger, overlay, plan, proxy, release, serve, watch,
@@ -303,14 +301,14 @@ fn is_out_of_reach(error: &StageError) -> bool {
                 | BuildError::NotInstalled { .. }
                 | BuildError::NoSandbox { .. }
         ),
-        StageError::Docker(error) => no_engine(error),
+        StageError::Docker(error) => error.is_unreachable(),
         StageError::Registry(error) => matches!(
             error,
             RegistryError::Client(ClientError::Unreachable { .. })
                 | RegistryError::NoCredentials { .. }
         ),
         StageError::Start(error) | StageError::Hook(HookError::Image(error)) => cannot_start(error),
-        StageError::Hook(HookError::Engine { source, .. }) => no_engine(source),
+        StageError::Hook(HookError::Engine { source, .. }) => source.is_unreachable(),
         StageError::Hook(HookError::Start { .. }) | StageError::Base(_) => true,
         StageError::Deploy(error) => error.fault == DeployFault::Unreachable,
         StageError::Prune(_)
@@ -327,16 +325,7 @@ fn is_out_of_reach(error: &StageError) -> bool {
 fn cannot_start(error: &StartError) -> bool {
     match error {
         StartError::Program { .. } | StartError::NoImage { .. } => true,
-        StartError::Docker(error) => no_engine(error),
+        StartError::Docker(error) => error.is_unreachable(),
         _ => false,
     }
-}
-
-fn no_engine(error: &DockerError) -> bool {
-    matches!(
-        error,
-        DockerError::Unreachable { .. }
-            | DockerError::Permission { .. }
-            | DockerError::Address { .. }
-    )
 }

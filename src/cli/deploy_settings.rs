@@ -43,6 +43,9 @@ pub fn deploy_settings(global: &Global, options: &DeployOptions) -> Result<(), A
         let targets = StoreTargets::with_events(global, chosen, Some(&live))?;
         let known = records(&targets.project, &targets.registry)?;
         let mut orders = Vec::new();
+        if !options.work.dry_run {
+            targets.preflight()?;
+        }
         for store in targets.named()? {
             match order(&targets, store, &known)? {
                 Some(order) => orders.push(order),

@@ -68,16 +68,33 @@ pub fn at_store(
             access: &access,
         };
         let targets = StoreTargets::with_events(global, chosen, Some(&live))?;
+        work(&StoreAtTarget::new(
+            &targets,
+            &options.store,
+            operation,
+            allow_older,
+        )?)
+    })
+}
+
+impl<'a> StoreAtTarget<'a> {
+    /// The only chosen store of these targets. `name` is the store as the command line has it.
+    pub fn new(
+        targets: &'a StoreTargets,
+        name: &str,
+        operation: &'static str,
+        allow_older: bool,
+    ) -> Result<Self, AnyError> {
         let stores = targets.named()?;
         let store = *stores.first().ok_or_else(|| Error::NoStore {
-            id: options.store.clone(),
+            id: name.to_owned(),
             nearest: None,
         })?;
         let target = targets.of(store)?;
         let known = records(&targets.project, &targets.registry)?;
         continue_after(&known);
-        work(&StoreAtTarget {
-            targets: &targets,
+        Ok(Self {
+            targets,
             store,
             target,
             records: targets.registry.live_records(&targets.project),
@@ -85,7 +102,7 @@ pub fn at_store(
             operation,
             allow_older,
         })
-    })
+    }
 }
 
 impl StoreAtTarget<'_> {
@@ -305,6 +322,7 @@ pub fn release(global: &Global, options: &MakeLiveOptions) -> Result<(), AnyErro
                 (build.clone(), release, false)
             }
         };
+        place.targets.preflight()?;
         let now = place.snapshot()?;
         // What a killed run has left is removed by a run that changes nothing else.
         let keep = usize::from(place.targets.project.settings.deploy.keep);
@@ -327,6 +345,9 @@ pub fn release(global: &Global, options: &MakeLiveOptions) -> Result<(), AnyErro
 pub fn rollback(global: &Global, options: &RollbackOptions) -> Result<(), AnyError> {
     let how = (true, options.no_wait);
     at_store(global, &options.place, "rollback", how, |place| {
+        if !options.dry_run {
+            place.targets.preflight()?;
+        }
         let now = place.snapshot()?;
         let active = now.active.as_ref();
         let all = candidates(&now.records, &now.state, active);

@@ -1,19 +1,27 @@
 //! `store stop`, and the background process that it ends.
 
 use super::arguments::Global;
-use super::arguments::local::{BackgroundOptions, StopOptions};
+use super::arguments::local::{BackgroundOptions, StopOptions, StoppedTarget};
+use super::arguments::questions::ChosenTargets;
+use super::events::live;
+use super::make_live::StoreAtTarget;
 use super::operation::RecordedOperation;
+use super::store_targets::StoreTargets;
 use super::{Error, answer, environment, project};
-use crate::config::nearest;
+use crate::config::{Project, nearest};
 use crate::error::Error as AnyError;
 use crate::ledger::StoreEvent;
-use crate::release;
-use crate::store::StoreId;
+use crate::release::{self, StoreRun};
+use crate::report::Detail;
+use crate::store::{Deployment, Store, StoreId, StoreTree, TargetKind};
 use crate::target::local::StoreState;
 use crate::target::{self, local};
 
 /// Stops stores that run on this machine.
 pub fn stop(global: &Global, options: &StopOptions) -> Result<(), AnyError> {
+    if let Some(target) = options.target {
+        return stop_at(global, options, target);
+    }
     let (project, _) = project(global)?;
     let client = environment::local_client(&project.root);
     let remembered = client.remembered().map_err(failed)?;
@@ -58,6 +66,94 @@ pub fn stop(global: &Global, options: &StopOptions) -> Result<(), AnyError> {
     } else {
         lines.concat()
     })
+}
+
+/// Stops stores at another target, also those that the config does not have any more.
+fn stop_at(global: &Global, options: &StopOptions, target: StoppedTarget) -> Result<(), AnyError> {
+    let kind = match target {
+        StoppedTarget::Docker => TargetKind::Docker,
+        StoppedTarget::Swarm => TargetKind::Swarm,
+    };
+    live(false, Detail::Short, |live| {
+        for name in &options.stores {
+            let (mut project, environment) = project(global)?;
+            let id = with_store(&mut project, name, kind)?;
+            let stores = [id.to_string()];
+            let chosen = ChosenTargets {
+                stores: &stores,
+                local: false,
+                access: &options.access,
+            };
+            let loaded = (project, environment);
+            let targets = StoreTargets::of_project(loaded, chosen, Some(&live))?;
+            let place = StoreAtTarget::new(&targets, name, "stop", false)?;
+            let stopped = place.recorded(None, |flow| {
+                let run = StoreRun::new(flow, &*place.target, place.id());
+                Ok(place.targets.registry.wait(run.stop())?)
+            })?;
+            let releases: Vec<_> = stopped.iter().map(ToString::to_string).collect();
+            answer(&if releases.is_empty() {
+                format!("{name}: no release is at the target `{}`\n", kind.name())
+            } else {
+                format!("stopped {name}: {}\n", releases.join(", "))
+            })?;
+        }
+        Ok(())
+    })
+}
+
+/// Makes a project have a store at a target: one of its own by its id, or `<project>/<store>`.
+fn with_store(project: &mut Project, name: &str, kind: TargetKind) -> Result<StoreId, AnyError> {
+    let unknown = || {
+        let ids = project.stores.deployables().map(|store| store.id.as_str());
+        Error::NoStore {
+            id: name.to_owned(),
+            nearest: nearest(name, ids).map(str::to_owned),
+        }
+    };
+    let known = |id: &str| project.stores.get(id).cloned();
+    let (id, deployment) = match name.split_once('/') {
+        Some((project_name, id)) => {
+            let deployment = Deployment {
+                project_name: project_name.to_owned(),
+                cloud_region: String::new(),
+                framework: None,
+                target: Some(kind),
+                address: None,
+            };
+            (StoreId::new(id).map_err(|_| unknown())?, deployment)
+        }
+        None => {
+            let store = known(name).ok_or_else(unknown)?;
+            let deployment = store.deployment.ok_or_else(unknown)?;
+            let target = Some(kind);
+            (
+                store.id,
+                Deployment {
+                    target,
+                    ..deployment
+                },
+            )
+        }
+    };
+    let store = Store {
+        deployment: Some(deployment),
+        ..known(id.as_str()).unwrap_or_else(|| Store {
+            id: id.clone(),
+            parent: None,
+            folder: None,
+            apps: Vec::new(),
+            deployment: None,
+            ignore_paths: Vec::new(),
+        })
+    };
+    let mut stores: Vec<Store> = project.stores.iter().cloned().collect();
+    match stores.iter_mut().find(|known| known.id == id) {
+        Some(known) => *known = store,
+        None => stores.push(store),
+    }
+    project.stores = StoreTree::new(stores).map_err(|_| unknown())?;
+    Ok(id)
 }
 
 /// Records which releases of a store were stopped, or why they were not.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::arguments::Global;
 use super::arguments::questions::ChosenTargets;
 use super::ask_targets::{KnownTarget, TargetsByKind};
+use super::environment::{self, Environment};
 use super::events::Live;
+use super::project;
 use super::shared_records::RegistryAccess;
-use super::{environment, project};
 use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::pipeline::ScriptEnvironment;
@@ -44,7 +45,15 @@ impl StoreTargets {
         options: ChosenTargets,
         live: Option<&Live>,
     ) -> Result<Self, AnyError> {
-        let (project, environment) = project(global)?;
+        Self::of_project(project(global)?, options, live)
+    }
+
+    /// The same for a project that is loaded.
+    pub fn of_project(
+        (project, environment): (Project, Environment),
+        options: ChosenTargets,
+        live: Option<&Live>,
+    ) -> Result<Self, AnyError> {
         let password = options.access.password()?;
         let registry = (password, live);
         let registry =
@@ -120,6 +129,15 @@ impl StoreTargets {
         let missing = || Err("the store is not selected".to_owned());
         let target = self.targets.get(self.kind(store).name());
         target.cloned().unwrap_or_else(missing)
+    }
+
+    /// Checks that the targets of the chosen stores can be used.
+    pub fn preflight(&self) -> Result<(), AnyError> {
+        for target in self.targets.values().flatten() {
+            let checked = self.registry.wait(target.preflight());
+            checked.map_err(release::Error::from)?;
+        }
+        Ok(())
     }
 
     /// The target of a store.

@@ -77,7 +77,8 @@ pub struct StoreEntry {
     pub deployment: Option<DeploymentEntry>,
     /// Ports for local development.
     pub local_ports: Option<LocalPorts>,
-    /// Domain for local development.
+    /// A host name of the store: for local development, and at the targets `local`, `docker`, `swarm` and
+    /// `kubernetes`. Each store has its own.
     pub local_domain: Option<String>,
     /// Files that this store and its descendants do not inherit: gitignore rules, relative to
     /// the app folder. Brackets are literal.
@@ -398,7 +399,7 @@ pub struct DockerSection {
     /// The address of the engine, such as `ssh://deploy@shop.example`. Without it, `DOCKER_HOST` or the local
     /// socket is used.
     pub host: Option<String>,
-    /// The address of the engine's machine on which containers publish their ports. The proxy and the
+    /// The IP address of the engine's machine on which containers publish their ports. The proxy and the
     /// health probes connect to it.
     pub address: String,
     /// The proxy that switches the traffic. With `null`, containers have the ports of `localPorts`, and a

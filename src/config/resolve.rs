@@ -1,6 +1,7 @@
 //! Makes a [`Project`] of the config file and the folder tree.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
 
 use miette::NamedSource;
@@ -51,6 +52,7 @@ pub fn resolve(
     let start = resolver.start();
     let hooks = resolver.hooks(&stores, &folders.apps);
     resolver.kubernetes();
+    resolver.addresses();
     let platform = resolver.platform_and_base();
     let Resolver {
         problems, notices, ..
@@ -263,6 +265,25 @@ impl Resolver<'_> {
         }
     }
 
+    /// Checks the host names of stores, and the address of containers.
+    fn addresses(&mut self) {
+        let config = self.config;
+        for (id, entry) in &config.stores {
+            let domain = entry.local_domain.as_deref();
+            if let Some(domain) = domain.filter(|domain| !is_host_name(domain)) {
+                let message = format!("`{}` is not a valid host name", domain.escape_debug());
+                let help = "write a name without a scheme, a port and a path: letters, digits and `-`, separated by dots, such as `shop.example`";
+                self.problem(&["stores", id, "localDomain"], message, help);
+            }
+        }
+        let address = &config.deploy.docker.address;
+        if address.parse::<IpAddr>().is_err() {
+            let message = format!("`{}` is not a valid IP address", address.escape_debug());
+            let help = "write an address of the engine's machine without a port, such as `127.0.0.1` or `::1`";
+            self.problem(&["deploy", "docker", "address"], message, help);
+        }
+    }
+
     fn ignore_paths(&self, id: &str) -> Vec<String> {
         let entry = self.config.stores.get(id);
         entry
@@ -438,6 +459,16 @@ impl Resolver<'_> {
             0
         })
     }
+}
+
+/// Whether the text is a host name: labels of at most 63 letters, digits and `-`, separated by dots.
+fn is_host_name(name: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric();
+    let is_label = |label: &str| {
+        let is_allowed = label.chars().all(|c| is_word(c) || c == '-');
+        is_allowed && label.len() <= 63 && label.starts_with(is_word) && label.ends_with(is_word)
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 fn did_you_mean<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> String {

@@ -6,6 +6,7 @@ use jsonc_parser::cst::CstInputValue;
 
 use super::Error;
 use super::change::{Change, TreeEdit, command_line};
+use super::config_text::host_label;
 use super::places::{self, ROOT};
 use super::proposal::{ConfigEdit, EditProposal, same_id};
 use crate::compare::is_dns_label;
@@ -210,7 +211,10 @@ fn entry(
     if !ports.is_empty() {
         entry.push(("localPorts".to_owned(), CstInputValue::Object(ports)));
     }
-    entry.push(text("localDomain", format!("{id}.local")));
+    entry.push(text(
+        "localDomain",
+        format!("{}.local", host_label(id.as_str())),
+    ));
     CstInputValue::Object(entry)
 }
 

@@ -56,10 +56,9 @@ impl ConfigText {
             return;
         };
         let value = literal.decoded_value().unwrap_or_default();
-        if let Some(rest) = value.strip_prefix(old)
-            && rest.starts_with('.')
-        {
-            literal.set_raw_value(quoted(&format!("{new}{rest}")));
+        let rest = value.strip_prefix(&host_label(old));
+        if let Some(rest) = rest.filter(|rest| rest.starts_with('.')) {
+            literal.set_raw_value(quoted(&format!("{}{rest}", host_label(new))));
         }
     }
 
@@ -71,6 +70,13 @@ impl ConfigText {
     pub fn text(&self) -> String {
         format!("{}{}", self.mark, self.root)
     }
+}
+
+/// An id as a part of a host name. Characters that are not allowed in it are replaced by `-`.
+pub fn host_label(id: &str) -> String {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let label: String = id.chars().map(allowed).collect();
+    label.trim_matches('-').to_ascii_lowercase()
 }
 
 fn quoted(text: &str) -> String {

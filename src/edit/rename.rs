@@ -8,7 +8,7 @@ use super::uncommitted::moved_along;
 use super::{mentions, places};
 use crate::compare::is_dns_label;
 use crate::config::Project;
-use crate::store::StoreId;
+use crate::store::{StoreId, TargetKind};
 
 /// Proposes another id for a store: its folder, its key in the config, and its `localDomain`.
 pub fn rename(project: &Project, old: &str, new: &str) -> Result<EditProposal, Error> {
@@ -61,6 +61,19 @@ pub fn rename(project: &Project, old: &str, new: &str) -> Result<EditProposal, E
         proposal
             .next
             .push(format!("run `alokai store compose --store {id}`"));
+    }
+    if let Some(deployment) = &store.deployment {
+        let target = deployment.target.unwrap_or(project.settings.deploy.target);
+        if matches!(target, TargetKind::Docker | TargetKind::Swarm) {
+            let place = format!(
+                "--target {} --store {}/{old}",
+                target.name(),
+                deployment.project_name
+            );
+            proposal.next.push(format!(
+                "after the first deploy of `{id}`, stop the releases with the earlier id: `alokai store stop {place}`"
+            ));
+        }
     }
     proposal.next.push(
         "commit the new folder name and the config together: `git add alokai.config.json`, then `git commit`"

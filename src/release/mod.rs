@@ -17,6 +17,7 @@ mod rules;
 mod settings;
 mod spec;
 mod steps;
+mod stop;
 mod switch;
 mod waves;
 

@@ -8,7 +8,7 @@ use crate::config::{BaseApp, HealthEntry, Project};
 use crate::ledger::{BuildRecord, ReleaseRecord};
 use crate::plan::{PlannedVariable, ServerPlan, StorePlan, container_port, released_servers};
 use crate::store::{AppKind, AppName, Store, StoreId};
-use crate::target::{HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable, place_options};
+use crate::target::{HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable, hosts, place_options};
 
 /// The plan of a store, if this run has built it.
 pub type PlannedStore<'a> = Option<&'a StorePlan>;
@@ -102,7 +102,7 @@ pub fn spec_of_running(
         apps,
         settings: release.settings.clone(),
         copy_of: release.copy_of.clone(),
-        hosts: hosts(project, store),
+        hosts: hosts(project, id),
         stop_timeout: Duration::from_secs(project.settings.deploy.stop_timeout.into()),
     })
 }
@@ -161,14 +161,4 @@ fn probe_of(project: &Project, app: &AppName) -> HealthProbe {
         deadline: seconds(deadline),
         consecutive: consecutive.max(1).into(),
     }
-}
-
-/// `us.localhost`, and the domain of the config.
-fn hosts(project: &Project, store: &Store) -> Vec<String> {
-    let mut local = project.local.iter();
-    let local = local.find(|(id, _)| *id == store.id.as_str());
-    let domain = local.and_then(|(_, local)| local.domain.clone());
-    let mut hosts = vec![format!("{}.localhost", store.id)];
-    hosts.extend(domain);
-    hosts
 }

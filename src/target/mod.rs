@@ -9,6 +9,7 @@ mod console;
 mod container_variables;
 pub mod docker;
 mod haproxy;
+mod hosts;
 pub mod kubernetes;
 mod labels;
 pub mod local;
@@ -26,13 +27,14 @@ use serde::{Deserialize, Serialize};
 use self::local::{LocalClient, LocalTarget};
 pub use command::{CommandTarget, Error as CommandError};
 pub use console::{ConsoleTarget, Error as ConsoleError, reach as reach_console};
+pub use hosts::hosts;
 pub use spec::{HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable};
 
 use crate::config::Project;
 use crate::ledger::RecordId;
 use crate::pipeline::{DeployError, DeployFault, Services, StageError, UnpackedImage};
 use crate::plan::{self, Plan};
-use crate::store::{AppName, StoreId, TargetKind};
+use crate::store::{AppName, Store, StoreId, TargetKind};
 
 /// The variable with the path of the data of a store, which outlives its releases.
 const DATA_VARIABLE: &str = "DATA_DIR";
@@ -97,6 +99,17 @@ pub trait Target: Send + Sync {
         kept: bool,
     ) -> TargetStep<'a, ()>;
 
+    /// Ends a store: its traffic ends, its releases are stopped and removed, and its names are free. Its
+    /// data and settings stay. Returns the releases.
+    fn end_store<'a>(&'a self, _store: &'a StoreId) -> TargetStep<'a, Vec<RecordId>> {
+        let error = Error::Unsupported {
+            target: self.name(),
+            what: "stop a whole store",
+            help: "stop it with the tools of the place where it runs",
+        };
+        Box::pin(async { Err(error) })
+    }
+
     /// The state of each app of a release.
     fn health<'a>(
         &'a self,
@@ -141,6 +154,25 @@ pub struct TargetContext {
     pub plan: Option<Arc<Plan>>,
     /// The background process of the target `local`.
     pub local: LocalClient,
+}
+
+impl TargetContext {
+    /// The stores of the project at a target.
+    fn stores_at(&self, kind: TargetKind) -> impl Iterator<Item = &Store> {
+        let stores = self.project.stores.deployables();
+        stores.filter(move |store| {
+            let deployment = store.deployment.as_ref();
+            deployment.is_some_and(|it| plan::target_of(&self.project, it) == kind)
+        })
+    }
+
+    /// The stores that become live at a target in this run.
+    fn planned_stores(&self, kind: TargetKind) -> Vec<&Store> {
+        let planned = self.plan.iter().flat_map(|plan| &plan.releases);
+        let planned = planned.filter(|release| release.target == kind);
+        let stores = planned.map(|release| self.project.stores.get(release.store.as_str()));
+        stores.flatten().collect()
+    }
 }
 
 /// The target of this kind.

@@ -39,6 +39,15 @@ impl PortChooser {
     }
 }
 
+/// A host and a port as one address. An IPv6 address needs brackets for that.
+pub fn socket_address(host: &str, port: impl std::fmt::Display) -> String {
+    if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
 /// Whether an engine's message says that another program has the port.
 pub fn is_port_taken(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
@@ -49,4 +58,21 @@ pub fn is_port_taken(message: &str) -> bool {
     ]
     .iter()
     .any(|text| message.contains(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::socket_address;
+
+    #[test]
+    fn an_ipv6_address_with_a_port_has_brackets() {
+        for (host, address) in [
+            ("127.0.0.1", "127.0.0.1:80"),
+            ("::1", "[::1]:80"),
+            ("[fd00::1]", "[fd00::1]:80"),
+            ("node.example", "node.example:80"),
+        ] {
+            assert_eq!(socket_address(host, 80), address);
+        }
+    }
 }

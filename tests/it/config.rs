@@ -107,6 +107,21 @@ fn duplicate_and_missing_keys_are_named() {
 }
 
 #[test]
+fn host_names_and_addresses_are_checked() {
+    insta::assert_snapshot!(diagnostic(
+        r#"{ "stores": {
+  "a": { "localDomain": "shop us" },
+  "b": { "localDomain": "shop.example:8080" },
+  "c": { "localDomain": "https://shop.example" },
+  "d": { "localDomain": "us_en.localhost" },
+  "e": { "localDomain": "-shop..example" },
+  "f": { "localDomain": "Shop-1.Example" }
+}, "deploy": { "docker": { "address": "localhost:80" } } }
+"#
+    ));
+}
+
+#[test]
 fn two_stores_of_one_project_would_overwrite_each_other() {
     insta::assert_snapshot!(diagnostic(
         r#"{ "stores": {

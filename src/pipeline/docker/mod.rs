@@ -162,6 +162,19 @@ pub enum Error {
     Io(#[from] Io),
 }
 
+impl Error {
+    /// Whether there is no connection to the engine, so that nothing was tried there.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::Permission { .. }
+                | Self::Address { .. }
+                | Self::Certificate { .. }
+        )
+    }
+}
+
 /// Fails unless the engine has the image.
 pub async fn check_present(docker: &Docker, image: &str) -> Result<(), Error> {
     let found = docker.inspect_image(image).await;

@@ -4,11 +4,10 @@ use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, MountVo
 use bollard::query_parameters::UploadToContainerOptionsBuilder;
 use hyper::body::Bytes;
 
-use super::engine::Engine;
+use super::engine::{Engine, check_labels};
 use super::error::Error;
 use crate::config::DataSection;
 use crate::pipeline::DockerError;
-use crate::pipeline::docker::is_missing;
 use crate::target::labels::StoreLabels;
 
 /// The mount path of a new volume in the container that sets its permissions, without the slash.
@@ -16,6 +15,11 @@ const PLACE: &str = "data";
 
 /// The permissions of a new volume, as those of `/tmp`: apps run as any user.
 const MODE: u32 = 0o1777;
+
+/// The volume of a store, if the config does not name one.
+pub fn default_volume(owner: &StoreLabels) -> String {
+    format!("alokai-{}-data", owner.name())
+}
 
 /// The data of a store.
 pub struct StoreData<'a> {
@@ -44,7 +48,7 @@ impl StoreData<'_> {
     fn volume(&self) -> String {
         match &self.section.source {
             Some(start) => format!("{start}-{}", self.owner.store),
-            None => format!("alokai-{}-data", self.owner.name()),
+            None => default_volume(self.owner),
         }
     }
 
@@ -77,20 +81,20 @@ impl StoreData<'_> {
         }
         let volume = self.volume();
         let setup = format!("{volume}-setup");
-        let is_new = match engine.docker.inspect_volume(&volume).await {
-            Ok(_) => false,
-            Err(error) if is_missing(&error) => true,
-            Err(error) => {
-                return Err(engine.failed(format!("inspect the volume `{volume}`"))(
-                    error,
-                ));
-            }
-        };
-        if !is_new && engine.inspect(&setup).await?.is_none() {
+        let known = engine.volume_labels(&volume).await?;
+        if let Some(labels) = &known
+            && self.section.source.is_none()
+        {
+            check_labels("volume", &volume, labels, self.owner)?;
+        }
+        if known.is_some() && engine.inspect(&setup).await?.is_none() {
             return Ok(());
         }
         // Podman ignores the labels of a volume in the request for a container.
-        engine.volume(&volume, self.owner.map()).await?;
+        if known.is_none() {
+            let labels = self.owner.map();
+            engine.volume(&volume, self.owner, labels).await?;
+        }
         let body = ContainerCreateBody {
             image: Some(engine.empty_image().await?.to_owned()),
             cmd: Some(vec![PLACE.into()]),

@@ -13,7 +13,7 @@ use bollard::models::{
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder,
-    LogsOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptions,
+    LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions, StopContainerOptions,
 };
 use futures_util::{Stream, StreamExt};
 use hyper::body::Bytes;
@@ -25,7 +25,7 @@ use crate::ledger::RecordId;
 use crate::pipeline::docker::{self, is_disk_full, is_missing, lost_connection, message};
 use crate::pipeline::{DockerError, Services};
 use crate::store::AppName;
-use crate::target::labels::{APP, PORT, RELEASE, StoreLabels};
+use crate::target::labels::{APP, PORT, PROJECT, RELEASE, STORE, StoreLabels};
 use oci::StoredImage;
 
 /// An image without files. Locks and access to volumes need a container, which is never started.
@@ -186,10 +186,8 @@ impl Engine {
 
     /// Creates the network of a store, if it does not exist.
     pub async fn network(&self, name: &str, owner: &StoreLabels) -> Result<(), Error> {
-        match self.docker.inspect_network(name, None).await {
-            Ok(_) => return Ok(()),
-            Err(error) if is_missing(&error) => {}
-            Err(error) => return Err(self.failed(format!("inspect the network `{name}`"))(error)),
+        if let Some(labels) = self.network_labels(name).await? {
+            return check_labels("network", name, &labels, owner);
         }
         let request = NetworkCreateRequest {
             name: name.to_owned(),
@@ -202,11 +200,57 @@ impl Engine {
             .map_err(self.failed(format!("create the network `{name}`")))
     }
 
+    /// The labels of a network, if it exists.
+    pub async fn network_labels(
+        &self,
+        name: &str,
+    ) -> Result<Option<HashMap<String, String>>, Error> {
+        match self.docker.inspect_network(name, None).await {
+            Ok(network) => Ok(Some(network.labels.unwrap_or_default())),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(self.failed(format!("inspect the network `{name}`"))(error)),
+        }
+    }
+
+    /// Removes the network of a store. A network with containers of other programs stays.
+    pub async fn remove_network(&self, name: &str, owner: &StoreLabels) -> Result<(), Error> {
+        let Some(labels) = self.network_labels(name).await? else {
+            return Ok(());
+        };
+        check_labels("network", name, &labels, owner)?;
+        let _ = self.docker.remove_network(name).await;
+        Ok(())
+    }
+
+    /// The labels of a volume, if it exists.
+    pub async fn volume_labels(
+        &self,
+        name: &str,
+    ) -> Result<Option<HashMap<String, String>>, Error> {
+        match self.docker.inspect_volume(name).await {
+            Ok(volume) => Ok(Some(volume.labels)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(self.failed(format!("inspect the volume `{name}`"))(error)),
+        }
+    }
+
+    /// Removes a volume, if it exists.
+    pub async fn remove_volume(&self, name: &str) -> Result<(), Error> {
+        let options = None::<RemoveVolumeOptions>;
+        match self.docker.remove_volume(name, options).await {
+            Err(error) if !is_missing(&error) => {
+                Err(self.failed(format!("remove the volume `{name}`"))(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Creates a volume with labels, if it does not exist. Returns the labels that the volume has: of
-    /// many that create it at once, one wins.
+    /// many that create it at once, one wins. Fails if it belongs to another store.
     pub async fn volume(
         &self,
         name: &str,
+        owner: &StoreLabels,
         labels: HashMap<String, String>,
     ) -> Result<HashMap<String, String>, Error> {
         let volume = VolumeCreateRequest {
@@ -216,6 +260,7 @@ impl Engine {
         };
         let created = self.docker.create_volume(volume).await;
         let volume = created.map_err(self.failed(format!("create the volume `{name}`")))?;
+        check_labels("volume", name, &volume.labels, owner)?;
         Ok(volume.labels)
     }
 
@@ -331,6 +376,29 @@ impl Engine {
     }
 }
 
+/// Fails if the labels of an object name another store. An object without labels was made by a person, or by
+/// Podman, which ignores some labels.
+pub fn check_labels(
+    kind: &'static str,
+    name: &str,
+    labels: &HashMap<String, String>,
+    owner: &StoreLabels,
+) -> Result<(), Error> {
+    let known = labels.get(PROJECT).zip(labels.get(STORE));
+    match known {
+        Some((project, store)) if *project != owner.project || *store != owner.store => {
+            Err(Error::NameTaken {
+                kind,
+                name: name.to_owned(),
+                other: format!("{project}/{store}"),
+                owner: owner.key(),
+                store: owner.store.clone(),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The output of containers, without the stream that it came from.
 pub fn pieces(
     logs: impl Stream<Item = Result<LogOutput, Bollard>>,
@@ -383,4 +451,33 @@ fn app_container(found: ContainerSummary) -> Option<AppContainer> {
         ),
         has_run: state != Some(ContainerSummaryStateEnum::CREATED),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::check_labels;
+    use crate::target::labels::StoreLabels;
+
+    #[test]
+    fn an_object_of_a_store_with_the_same_names_is_refused() {
+        let owner = |project: &str, store: &str| StoreLabels {
+            project: project.into(),
+            store: store.into(),
+        };
+        let (one, other) = (owner("acme-b2b", "eu"), owner("acme", "b2b-eu"));
+        assert_eq!(one.name(), other.name());
+        let volume = "alokai-acme-b2b-eu-data";
+        let check = |labels: HashMap<String, String>, owner: &StoreLabels| {
+            check_labels("volume", volume, &labels, owner)
+        };
+        assert!(check(one.map(), &one).is_ok());
+        assert!(check(HashMap::new(), &one).is_ok());
+        let error = check(one.map(), &other).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the volume `alokai-acme-b2b-eu-data` belongs to the store `acme-b2b/eu`, so `acme/b2b-eu` cannot use it"
+        );
+    }
 }

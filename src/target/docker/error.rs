@@ -65,6 +65,26 @@ pub enum Error {
         /// The container.
         name: String,
     },
+    /// An object with a name that is needed belongs to another store.
+    #[error("the {kind} `{name}` belongs to the store `{other}`, so `{owner}` cannot use it")]
+    #[diagnostic(
+        code(alokai::docker::name_taken),
+        help(
+            "names in the engine are made of the project name and the store id with `-` between them: change `stores.{store}.deployment.projectName`"
+        )
+    )]
+    NameTaken {
+        /// `volume`, `network` or `container`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// The store with the object, as `<project>/<store>`.
+        other: String,
+        /// The store that needs it, as `<project>/<store>`.
+        owner: String,
+        /// The id of this store.
+        store: String,
+    },
     /// A store that has no project name.
     #[error("`{store}` is not a deployable store of this project")]
     #[diagnostic(
@@ -97,14 +117,29 @@ impl Error {
     /// What the error means for the exit code.
     pub fn fault(&self) -> DeployFault {
         match self {
-            Self::Engine(
-                DockerError::Unreachable { .. }
-                | DockerError::Permission { .. }
-                | DockerError::Address { .. },
-            ) => DeployFault::Unreachable,
-            Self::Layout { .. } | Self::UnknownStore { .. } => DeployFault::Input,
+            Self::Engine(error) if error.is_unreachable() => DeployFault::Unreachable,
+            Self::Layout { .. } | Self::UnknownStore { .. } | Self::NameTaken { .. } => {
+                DeployFault::Input
+            }
             Self::Traffic(error) => error.fault(),
             _ => DeployFault::Work,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_without_a_connection_is_out_of_reach() {
+        let certificate = DockerError::Certificate {
+            path: "ca.pem".into(),
+            reason: "it does not exist".into(),
+        };
+        assert_eq!(Error::Engine(certificate).fault(), DeployFault::Unreachable);
+        let message = "no space left on device".into();
+        let full = Error::Engine(DockerError::DiskFull { message });
+        assert_eq!(full.fault(), DeployFault::Work);
     }
 }

@@ -4,7 +4,7 @@
 use bollard::models::ContainerCreateBody;
 use jiff::{SignedDuration, Timestamp};
 
-use super::engine::Engine;
+use super::engine::{Engine, check_labels};
 use super::error::Error;
 use crate::pipeline::DockerError;
 use crate::target::labels::StoreLabels;
@@ -119,6 +119,7 @@ impl Lock<'_> {
         };
         let labels = found.config.and_then(|config| config.labels);
         let labels = labels.unwrap_or_default();
+        check_labels("container", &name, &labels, self.owner)?;
         let claim = labels
             .get(CLAIM)
             .and_then(|claim| serde_json::from_str(claim).ok());

@@ -47,7 +47,7 @@ impl DockerTarget {
         let proxy = project.settings.deploy.docker.proxy.as_ref();
         let proxy = proxy.map(|proxy| {
             let folder = haproxy::folder(&project.root, proxy.folder.as_deref());
-            Haproxy::new(folder, proxy.bind.clone())
+            Haproxy::new("deploy.docker.proxy", folder, proxy.bind.clone())
         });
         Self {
             context,
@@ -180,6 +180,10 @@ impl Target for DockerTarget {
         kept: bool,
     ) -> TargetStep<'a, ()> {
         Box::pin(async move { Ok(self.stop_release(store, release, kept).await?) })
+    }
+
+    fn end_store<'a>(&'a self, store: &'a StoreId) -> TargetStep<'a, Vec<RecordId>> {
+        Box::pin(async move { Ok(self.end(store).await?) })
     }
 
     fn health<'a>(

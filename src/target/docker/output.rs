@@ -59,7 +59,7 @@ impl DockerTarget {
         let (engine, owner) = (self.engine().await?, self.owner(&wanted.store)?);
         let release = match &wanted.release {
             Some(release) => Some(release.clone()),
-            None => self.observe_store(&wanted.store).await?.active,
+            None => self.active(engine, &owner, &wanted.store).await?,
         };
         let mut containers = engine.app_containers(&owner).await?;
         containers.retain(|container| {

@@ -165,7 +165,9 @@ impl SettingsVolume<'_> {
 
     /// A container with the volume.
     async fn open(&self) -> Result<String, Error> {
-        self.engine.volume(&self.name(), self.owner.map()).await?;
+        let volume = self.name();
+        let labels = self.owner.map();
+        self.engine.volume(&volume, self.owner, labels).await?;
         let now = Timestamp::now().as_nanosecond();
         let name = format!("{}-{}-{now}", self.name(), std::process::id());
         let mount = Mount {

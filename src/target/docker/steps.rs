@@ -6,27 +6,38 @@ use futures_util::future::{join_all, try_join_all};
 
 use super::DockerTarget;
 use super::apps::{ReleaseContainers, container_name};
-use super::data::StoreData;
-use super::engine::{AppContainer, Engine};
+use super::data::{StoreData, default_volume};
+use super::engine::{AppContainer, Engine, check_labels};
 use super::error::Error;
 use super::lock::Lock;
 use super::recreate::recreate;
 use super::settings::SettingsVolume;
 use crate::ledger::RecordId;
 use crate::plan::LocalPortPlan;
-use crate::store::{AppName, StoreId, UnitId};
+use crate::store::{AppName, StoreId, TargetKind, UnitId};
 use crate::target::container_variables::ContainerVariables;
 use crate::target::haproxy::{self, AppServer, Haproxy, RoutedStore, RoutingTable, StoreTraffic};
-use crate::target::labels::{PROXY, PROXY_PLACE, StoreLabels};
-use crate::target::ports::PortChooser;
+use crate::target::labels::StoreLabels;
+use crate::target::ports::{PortChooser, socket_address};
 use crate::target::{
     Drained, Observed, ReleaseSpec, Replica, Settings, Staged, StagedRelease, SwitchToken,
 };
 
 impl DockerTarget {
-    /// Connects to the engine, and starts the proxy if it does not run.
+    /// Connects to the engine, checks the stores of the run, and starts the proxy if it does not run.
     pub(super) async fn check(&self) -> Result<(), Error> {
-        self.engine().await?;
+        let engine = self.engine().await?;
+        let stores = self.context.planned_stores(TargetKind::Docker);
+        for store in &stores {
+            let owner = self.owner(&store.id)?;
+            check_owner(engine, &owner).await?;
+            self.check_proxy(engine, &owner, &store.id).await?;
+            if let Some(proxy) = &self.proxy {
+                let others = self.context.stores_at(TargetKind::Docker);
+                let traffic = self.traffic(proxy, &owner, &store.id);
+                traffic.check_names(others).await?;
+            }
+        }
         match &self.proxy {
             Some(proxy) => {
                 haproxy::check_paths(&self.context.project)?;
@@ -37,7 +48,8 @@ impl DockerTarget {
     }
 
     /// Fails if another proxy switches the traffic of the store: its routes are not known here, so
-    /// releases that seem to have no traffic cannot be stopped. The record is a volume of the engine.
+    /// releases that seem to have no traffic cannot be stopped. The record is a volume of the engine, which is
+    /// only read.
     async fn check_proxy(
         &self,
         engine: &Engine,
@@ -47,16 +59,48 @@ impl DockerTarget {
         let Some(proxy) = &self.proxy else {
             return Ok(());
         };
-        let volume = format!("alokai-{}-proxy", owner.name());
-        let identity = proxy.identity().await?;
-        let mut labels = owner.map();
-        labels.insert(PROXY.to_owned(), identity.clone());
-        labels.insert(PROXY_PLACE.to_owned(), proxy.place());
-        let labels = engine.volume(&volume, labels).await?;
-        let (recorded, place) = (labels.get(PROXY), labels.get(PROXY_PLACE));
+        let volume = proxy_volume(owner);
+        let Some(labels) = engine.volume_labels(&volume).await? else {
+            return Ok(());
+        };
+        check_labels("volume", &volume, &labels, owner)?;
         let removal = format!("docker volume rm {volume}");
-        let traffic = traffic(proxy, owner, store);
-        Ok(traffic.check_identity(&identity, recorded, place, removal)?)
+        let traffic = self.traffic(proxy, owner, store);
+        Ok(traffic.check_record(&labels, removal).await?)
+    }
+
+    /// Records that this proxy switches the traffic of the store. Fails if another one does.
+    async fn bind_proxy(
+        &self,
+        engine: &Engine,
+        owner: &StoreLabels,
+        store: &StoreId,
+    ) -> Result<(), Error> {
+        let Some(proxy) = &self.proxy else {
+            return Ok(());
+        };
+        // A store behind another proxy starts no proxy here.
+        self.check_proxy(engine, owner, store).await?;
+        let volume = proxy_volume(owner);
+        let traffic = self.traffic(proxy, owner, store);
+        let record = traffic.record().await?;
+        let labels = engine.volume(&volume, owner, record).await?;
+        let removal = format!("docker volume rm {volume}");
+        Ok(traffic.check_record(&labels, removal).await?)
+    }
+
+    fn traffic<'a>(
+        &'a self,
+        proxy: &'a Haproxy,
+        owner: &'a StoreLabels,
+        store: &'a StoreId,
+    ) -> StoreTraffic<'a> {
+        StoreTraffic {
+            proxy,
+            project: &self.context.project,
+            owner,
+            store,
+        }
     }
 
     pub(super) async fn observe_store(&self, store: &StoreId) -> Result<Observed, Error> {
@@ -64,7 +108,7 @@ impl DockerTarget {
         self.check_proxy(engine, &owner, store).await?;
         let containers = engine.app_containers(&owner).await?;
         let (routed, table) = match &self.proxy {
-            Some(proxy) => traffic(proxy, &owner, store).look().await?,
+            Some(proxy) => self.traffic(proxy, &owner, store).observe().await?,
             None => (without_proxy(&containers), RoutingTable::default()),
         };
         let mut observed = Observed {
@@ -96,6 +140,21 @@ impl DockerTarget {
         Ok(observed)
     }
 
+    /// The release that has the traffic, also if HAProxy does not run.
+    pub(super) async fn active(
+        &self,
+        engine: &Engine,
+        owner: &StoreLabels,
+        store: &StoreId,
+    ) -> Result<Option<RecordId>, Error> {
+        self.check_proxy(engine, owner, store).await?;
+        let routed = match &self.proxy {
+            Some(proxy) => self.traffic(proxy, owner, store).look().await?.0,
+            None => without_proxy(&engine.app_containers(owner).await?),
+        };
+        Ok(routed.active.and_then(|id| id.parse().ok()))
+    }
+
     fn addresses(
         &self,
         store: &StoreId,
@@ -119,7 +178,7 @@ impl DockerTarget {
         let project = &self.context.project;
         let address = &project.settings.deploy.docker.address;
         let port = self.fixed_port(store, app);
-        format!("http://{address}:{port}")
+        format!("http://{}", socket_address(address, port))
     }
 
     pub(super) fn fixed_port(&self, store: &StoreId, app: &AppName) -> u16 {
@@ -131,13 +190,14 @@ impl DockerTarget {
 
     pub(super) async fn stage_release(&self, spec: &ReleaseSpec) -> Result<Staged, Error> {
         let (engine, owner) = (self.engine().await?, self.owner(&spec.store)?);
-        self.check_proxy(engine, &owner, &spec.store).await?;
+        let public = self.public_address(&owner, spec).await?;
+        self.bind_proxy(engine, &owner, &spec.store).await?;
         if self.proxy.is_some() {
             haproxy::check_release(spec)?;
         }
         // What a killed run has left only uses disk space.
         let _ = sweep(engine, &owner, spec).await;
-        let network = format!("alokai-{}", owner.name());
+        let network = network(&owner);
         engine.network(&network, &owner).await?;
         let services = &self.context.services;
         let pulls = spec
@@ -159,7 +219,7 @@ impl DockerTarget {
             address: &self.context.project.settings.deploy.docker.address,
             variables: ContainerVariables {
                 spec,
-                public: self.public_address(spec),
+                public,
                 settings: self.settings_of(engine, owner, spec).await?,
                 data: section.map(|section| section.path.as_str()),
             },
@@ -180,14 +240,15 @@ impl DockerTarget {
         let servers = servers.map(|(app, port)| AppServer {
             app,
             name: container_name(spec, app),
-            address: format!("{}:{port}", release.address),
+            address: socket_address(release.address, port),
         });
-        let address = traffic(proxy, owner, &spec.store)
+        let address = self
+            .traffic(proxy, owner, &spec.store)
             .stage(spec, servers.collect())
             .await?;
         let replicas = spec.apps.iter().zip(&published).map(|(app, port)| Replica {
             app: app.app.clone(),
-            address: format!("http://{}:{port}", release.address),
+            address: format!("http://{}", socket_address(release.address, port)),
         });
         Ok(Staged {
             replicas: replicas.collect(),
@@ -195,15 +256,21 @@ impl DockerTarget {
         })
     }
 
-    fn public_address(&self, spec: &ReleaseSpec) -> String {
-        let host = spec.hosts.first();
-        match (&self.proxy, host) {
-            (Some(proxy), Some(host)) => proxy.url(host),
-            _ => spec
-                .apps
-                .last()
-                .map_or_else(String::new, |app| self.published(&spec.store, &app.app)),
-        }
+    async fn public_address(
+        &self,
+        owner: &StoreLabels,
+        spec: &ReleaseSpec,
+    ) -> Result<String, Error> {
+        let public = match &self.proxy {
+            Some(proxy) => {
+                let traffic = self.traffic(proxy, owner, &spec.store);
+                traffic.public_address(spec).await?
+            }
+            None => None,
+        };
+        let last = spec.apps.last();
+        let published = || last.map(|app| self.published(&spec.store, &app.app));
+        Ok(public.or_else(published).unwrap_or_default())
     }
 
     async fn settings_of(
@@ -235,7 +302,7 @@ impl DockerTarget {
             self.stage_release(spec).await?;
             return recreate(engine, &owner, &spec.id, expected).await;
         };
-        self.check_proxy(engine, &owner, &spec.store).await?;
+        self.bind_proxy(engine, &owner, &spec.store).await?;
         let containers = engine.app_containers(&owner).await?;
         let own = containers.iter().filter(|it| it.release == spec.id);
         let stopped = own.clone().find(|container| !container.is_running);
@@ -246,7 +313,7 @@ impl DockerTarget {
             .filter(|container| container.is_running)
             .map(|container| &container.app)
             .collect();
-        let traffic = traffic(proxy, &owner, &spec.store);
+        let traffic = self.traffic(proxy, &owner, &spec.store);
         if let Some(app) = missing.into_iter().find(|app| !running.contains(app)) {
             return Err(traffic.not_staged(&spec.id, app).into());
         }
@@ -272,7 +339,7 @@ impl DockerTarget {
         self.check_proxy(engine, &owner, store).await?;
         let mut containers = engine.app_containers(&owner).await?;
         match &self.proxy {
-            Some(proxy) => traffic(proxy, &owner, store).leave(release).await?,
+            Some(proxy) => self.traffic(proxy, &owner, store).leave(release).await?,
             None if without_proxy(&containers).active.as_deref() == Some(release.as_str()) => {
                 return Err(haproxy::Error::Active {
                     store: store.clone(),
@@ -299,17 +366,60 @@ impl DockerTarget {
         store: &StoreId,
         page: Option<&str>,
     ) -> Result<(), Error> {
-        let owner = self.owner(store)?;
-        Ok(traffic(proxy, &owner, store).show_page(page).await?)
+        let (engine, owner) = (self.engine().await?, self.owner(store)?);
+        self.check_proxy(engine, &owner, store).await?;
+        Ok(self.traffic(proxy, &owner, store).show_page(page).await?)
+    }
+
+    /// Ends the traffic of a store, and removes its containers, its network and the record of its proxy.
+    /// Its data and settings stay. Returns its releases.
+    pub(super) async fn end(&self, store: &StoreId) -> Result<Vec<RecordId>, Error> {
+        let (engine, owner) = (self.engine().await?, self.owner(store)?);
+        self.check_proxy(engine, &owner, store).await?;
+        if let Some(proxy) = &self.proxy {
+            self.traffic(proxy, &owner, store).end().await?;
+        }
+        let containers = engine.app_containers(&owner).await?;
+        let ending = containers.iter().map(|container| async {
+            engine.stop(&container.id).await?;
+            engine.remove(&container.id).await
+        });
+        let ended: Result<(), Error> = join_all(ending).await.into_iter().collect();
+        ended?;
+        engine.remove_network(&network(&owner), &owner).await?;
+        if self.proxy.is_some() {
+            engine.remove_volume(&proxy_volume(&owner)).await?;
+        }
+        let releases = containers.into_iter().map(|it| it.release);
+        let releases: BTreeSet<RecordId> = releases.collect();
+        Ok(releases.into_iter().collect())
     }
 }
 
-fn traffic<'a>(proxy: &'a Haproxy, owner: &'a StoreLabels, store: &'a StoreId) -> StoreTraffic<'a> {
-    StoreTraffic {
-        proxy,
-        owner,
-        store,
+/// The network of a store.
+fn network(owner: &StoreLabels) -> String {
+    format!("alokai-{}", owner.name())
+}
+
+/// The volume that records the proxy of a store.
+fn proxy_volume(owner: &StoreLabels) -> String {
+    format!("alokai-{}-proxy", owner.name())
+}
+
+/// Fails if an object of the engine with a name of the store belongs to another store. The names have a project
+/// name and a store id with `-` between them, so two stores can have the same names.
+async fn check_owner(engine: &Engine, owner: &StoreLabels) -> Result<(), Error> {
+    let network = network(owner);
+    if let Some(labels) = engine.network_labels(&network).await? {
+        check_labels("network", &network, &labels, owner)?;
     }
+    let settings = SettingsVolume { engine, owner }.name();
+    for volume in [default_volume(owner), settings, proxy_volume(owner)] {
+        if let Some(labels) = engine.volume_labels(&volume).await? {
+            check_labels("volume", &volume, &labels, owner)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the containers of a store that a killed run has left: those of other releases that were never

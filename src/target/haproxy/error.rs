@@ -7,6 +7,7 @@ use miette::Diagnostic;
 use crate::ledger::RecordId;
 use crate::pipeline::DeployFault;
 use crate::store::{AppName, StoreId};
+use crate::target::hosts::HostTaken;
 
 /// Why the traffic of a store cannot be moved.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -72,25 +73,15 @@ pub enum Error {
         release: RecordId,
     },
     /// A name that another store has.
-    #[error("`{host}` is a name of `{other}`, so it cannot be a name of `{store}` too")]
-    #[diagnostic(
-        code(alokai::target::host_taken),
-        help("give each store names of its own")
-    )]
-    HostTaken {
-        /// The name.
-        host: String,
-        /// The store with the name, as `<project>/<store>`.
-        other: String,
-        /// The store that asks for the name.
-        store: String,
-    },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    HostTaken(#[from] HostTaken),
     /// The store is behind a proxy elsewhere.
     #[error("the traffic of `{store}` is switched by another proxy: {place}")]
     #[diagnostic(
         code(alokai::target::other_proxy),
         help(
-            "run alokai there, or set `deploy.<target>.proxy.folder` to its folder; if that proxy does not exist any more, run `{removal}`"
+            "run alokai there, or set `{section}.folder` to its folder; if that proxy does not exist any more, run `{removal}`"
         )
     )]
     OtherProxy {
@@ -98,17 +89,37 @@ pub enum Error {
         store: StoreId,
         /// Machine and folder of the other proxy.
         place: String,
+        /// The section of the config with the proxy.
+        section: &'static str,
         /// The command that removes the record of it.
         removal: String,
     },
+    /// HAProxy does not run, so the live release gets no traffic.
+    #[error("HAProxy does not run, so {release} of `{store}` gets no traffic: {reason}")]
+    #[diagnostic(
+        code(alokai::haproxy::stopped),
+        help(
+            "`alokai store release {release} --store {store}` starts HAProxy with the traffic as it was, or says why it does not start"
+        )
+    )]
+    ProxyStopped {
+        /// The store.
+        store: StoreId,
+        /// The release that had the traffic.
+        release: String,
+        /// What was tried.
+        reason: String,
+    },
     /// The maintenance page is too large.
-    #[error("the maintenance page has {bytes} bytes; the limit is {limit}")]
+    #[error("the maintenance page has {bytes} bytes as HAProxy gets it; the limit is {limit}")]
     #[diagnostic(
         code(alokai::target::page_size),
-        help("link to images and style sheets at another address")
+        help(
+            "link to images and style sheets at another address; a character that is not ASCII has the size of its HTML reference, such as `&#252;`"
+        )
     )]
     PageSize {
-        /// Its size.
+        /// Its size, with references for characters that are not ASCII.
         bytes: usize,
         /// The limit.
         limit: usize,
@@ -118,12 +129,14 @@ pub enum Error {
     #[diagnostic(
         code(alokai::haproxy::address_in_use),
         help(
-            "stop the program, or change `deploy.<target>.proxy.bind`; to use the HAProxy of another project or clone, set `deploy.<target>.proxy.folder` to its folder"
+            "stop the program, or change `{section}.bind`; to use the HAProxy of another project or clone, set `{section}.folder` to its folder"
         )
     )]
     AddressInUse {
         /// Address and port.
         address: String,
+        /// The section of the config with the proxy.
+        section: &'static str,
     },
     /// HAProxy is not installed.
     #[error("the program `haproxy` was not found")]
@@ -138,9 +151,11 @@ pub enum Error {
     #[error("HAProxy cannot be started with `{}`: {message}", config.display())]
     #[diagnostic(
         code(alokai::haproxy::start),
-        help("check `deploy.<target>.proxy.bind`, and that no other program listens there")
+        help("check `{section}.bind`, and that no other program listens there")
     )]
     ProxyStart {
+        /// The section of the config with the proxy.
+        section: &'static str,
         /// Its config file.
         config: PathBuf,
         /// What it printed.
@@ -174,9 +189,11 @@ pub enum Error {
     #[error("`{}` cannot be the folder of HAProxy: {reason}", folder.display())]
     #[diagnostic(
         code(alokai::haproxy::folder),
-        help("set `deploy.<target>.proxy.folder`, such as `/var/lib/alokai/proxy`")
+        help("set `{section}.folder`, such as `/var/lib/alokai/proxy`")
     )]
     ProxyFolder {
+        /// The section of the config with the proxy.
+        section: &'static str,
         /// The folder.
         folder: PathBuf,
         /// The cause.
@@ -191,8 +208,9 @@ impl Error {
             Self::ProxyMissing
             | Self::ProxyStart { .. }
             | Self::AddressInUse { .. }
+            | Self::ProxyStopped { .. }
             | Self::ProxyUnreachable { .. } => DeployFault::Unreachable,
-            Self::HostTaken { .. }
+            Self::HostTaken(_)
             | Self::OtherProxy { .. }
             | Self::ProxyFolder { .. }
             | Self::PageSize { .. }

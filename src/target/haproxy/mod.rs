@@ -5,17 +5,16 @@
 //! keeps it. The state of the running HAProxy is authoritative; the files are updated from it.
 
 mod error;
+mod program;
 mod runtime;
 mod table;
 mod traffic;
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
 pub use error::Error;
@@ -38,29 +37,40 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Where `haproxy` is, if it is not in the search path of a user.
-const PROGRAMS: [&str; 3] = ["haproxy", "/usr/sbin/haproxy", "/usr/local/sbin/haproxy"];
+/// The config of the running HAProxy.
+const CONFIG: &str = "haproxy.cfg";
+
+/// The file with the table.
+const TABLE: &str = "table.json";
 
 /// A HAProxy and its folder.
 #[derive(Debug)]
 pub struct Haproxy {
+    section: &'static str,
     folder: PathBuf,
     bind: Vec<String>,
     runtime: Runtime,
 }
 
 impl Haproxy {
-    /// The HAProxy of a folder, with these `bind` lines.
-    pub fn new(folder: PathBuf, bind: Vec<String>) -> Self {
+    /// The HAProxy of a folder, with these `bind` lines. Errors name the section of the config that has
+    /// them, such as `deploy.docker.proxy`.
+    pub fn new(section: &'static str, folder: PathBuf, bind: Vec<String>) -> Self {
         let runtime = Runtime {
             socket: folder.join("runtime.sock"),
             master: folder.join("master.sock"),
         };
         Self {
+            section,
             folder,
             bind,
             runtime,
         }
+    }
+
+    /// The section of the config with the proxy.
+    pub fn section(&self) -> &'static str {
+        self.section
     }
 
     /// Its folder.
@@ -77,7 +87,7 @@ impl Haproxy {
         format!("`{}` on the machine `{host}`", self.folder.display())
     }
 
-    /// The identity of this proxy.
+    /// The identity of this proxy, which is made if it has none. That starts HAProxy.
     pub async fn identity(&self) -> Result<String, Error> {
         let identity = self.table().await?.identity;
         if identity.is_empty() {
@@ -104,9 +114,9 @@ impl Haproxy {
         }
     }
 
-    /// The table: the file, and what the running HAProxy does.
+    /// The table: the file, and what the running HAProxy does. It changes nothing.
     pub async fn table(&self) -> Result<RoutingTable, Error> {
-        let path = self.folder.join("table.json");
+        let path = self.folder.join(TABLE);
         let mut table = match std::fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text)
                 .map_err(|error| self.unusable(format!("`table.json` is not valid: {error}")))?,
@@ -133,24 +143,48 @@ impl Haproxy {
         if table.identity.is_empty() {
             table.identity = new_identity();
         }
+        let before = table.clone();
         let answer = change(&mut table)?;
-        let wanted = description(&self.bind);
-        match self.runtime.description().await {
-            None => {
-                check_free(&self.bind)?;
-                self.save(&table)?;
-                self.start(&wanted).await?;
-            }
-            Some(running) if running != wanted => {
-                self.save(&table)?;
-                self.runtime.reload().await?;
-                self.await_description(&wanted).await?;
-            }
-            Some(_) => {}
-        }
+        self.ensure_running(&before).await?;
         self.apply(&table).await?;
         self.save(&table)?;
         Ok(answer)
+    }
+
+    /// Fails if HAProxy does not run, with what was tried.
+    pub async fn check_running(&self) -> Result<(), String> {
+        let asked = self.runtime.check().await;
+        asked.map_err(|error| error.to_string())
+    }
+
+    /// Starts HAProxy with a table if it does not run, and reloads it if it has other `bind` lines. The
+    /// table is what was saved last: a change that is saved before HAProxy runs would look as if it had
+    /// been made. The earlier config stays if HAProxy does not accept the new one.
+    async fn ensure_running(&self, table: &RoutingTable) -> Result<(), Error> {
+        let wanted = description(&self.bind);
+        let running = self.runtime.description().await;
+        if running.as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        if running.is_none() {
+            self.check_free()?;
+        }
+        self.save_maps(table)?;
+        let (text, path) = (config(table, &self.bind), self.folder.join(CONFIG));
+        self.check_config(&text).await?;
+        let earlier = std::fs::read(&path).ok();
+        self.write(CONFIG, text.as_bytes())?;
+        let started = match running {
+            None => self.start(&wanted).await,
+            Some(_) => match self.runtime.reload().await {
+                Ok(()) => self.await_description(&wanted).await,
+                Err(error) => Err(error),
+            },
+        };
+        if let (Err(_), Some(earlier)) = (&started, earlier) {
+            self.write(CONFIG, &earlier)?;
+        }
+        started
     }
 
     /// The open requests of these servers. None if an earlier process of HAProxy has connections too.
@@ -166,6 +200,7 @@ impl Haproxy {
 
     fn unusable(&self, reason: String) -> Error {
         Error::ProxyFolder {
+            section: self.section,
             folder: self.folder.clone(),
             reason,
         }
@@ -201,77 +236,25 @@ impl Haproxy {
 
     fn save(&self, table: &RoutingTable) -> Result<(), Error> {
         let json = serde_json::to_vec_pretty(table)
-            .map_err(|error| self.unusable(format!("`table.json`: {error}")))?;
-        let maps = MAPS.map(|name| (name, map_text(&table.map(name)).into_bytes()));
-        let config = config(table, &self.bind).into_bytes();
-        let files = [("haproxy.cfg", config), ("table.json", json)];
-        for (name, content) in maps.into_iter().chain(files) {
-            let path = self.folder.join(name);
-            let is_same = std::fs::read(&path).is_ok_and(|old| old == content);
-            if !is_same {
-                write_atomically(&path, &content)
-                    .map_err(|error| self.unusable(format!("`{name}`: {error}")))?;
-            }
+            .map_err(|error| self.unusable(format!("`{TABLE}`: {error}")))?;
+        self.save_maps(table)?;
+        self.write(CONFIG, config(table, &self.bind).as_bytes())?;
+        self.write(TABLE, &json)
+    }
+
+    fn save_maps(&self, table: &RoutingTable) -> Result<(), Error> {
+        let mut maps = MAPS.iter();
+        maps.try_for_each(|name| self.write(name, map_text(&table.map(name)).as_bytes()))
+    }
+
+    /// Writes a file of the folder, unless it has this content.
+    fn write(&self, name: &str, content: &[u8]) -> Result<(), Error> {
+        let path = self.folder.join(name);
+        if std::fs::read(&path).is_ok_and(|old| old == content) {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// Starts HAProxy in the background, where it outlives this program.
-    async fn start(&self, wanted: &str) -> Result<(), Error> {
-        let config = self.folder.join("haproxy.cfg");
-        let failed = |message: String| Error::ProxyStart {
-            config: config.clone(),
-            message,
-        };
-        for program in PROGRAMS {
-            let started = Command::new(program)
-                .args(["-W", "-D", "-C"])
-                .arg(&self.folder)
-                .args(["-S", "unix@master.sock,mode,600", "-p", "haproxy.pid", "-f"])
-                .arg(&config)
-                .current_dir(&self.folder)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::from(self.log()?))
-                .status()
-                .await;
-            match started {
-                Ok(status) if status.success() => return self.await_description(wanted).await,
-                Ok(_) => return Err(failed(self.log_text())),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(failed(error.to_string())),
-            }
-        }
-        Err(Error::ProxyMissing)
-    }
-
-    /// The file with the output of HAProxy, emptied. A pipe would stay open as long as HAProxy runs.
-    fn log(&self) -> Result<File, Error> {
-        let log = File::create(self.folder.join("haproxy.log"));
-        log.map_err(|error| self.unusable(format!("`haproxy.log`: {error}")))
-    }
-
-    fn log_text(&self) -> String {
-        let text = std::fs::read_to_string(self.folder.join("haproxy.log")).unwrap_or_default();
-        text.trim().to_owned()
-    }
-
-    async fn await_description(&self, wanted: &str) -> Result<(), Error> {
-        let end = Instant::now() + TIMEOUT;
-        while self.runtime.description().await.as_deref() != Some(wanted) {
-            if Instant::now() > end {
-                return Err(Error::ProxyStart {
-                    config: self.folder.join("haproxy.cfg"),
-                    message: format!(
-                        "it does not use the config after {} s. {}",
-                        TIMEOUT.as_secs(),
-                        self.log_text()
-                    ),
-                });
-            }
-            sleep(PAUSE).await;
-        }
-        Ok(())
+        let written = write_atomically(&path, content);
+        written.map_err(|error| self.unusable(format!("`{name}`: {error}")))
     }
 
     /// Makes the running HAProxy do what the table says. New servers and routes come first, then the
@@ -326,62 +309,10 @@ fn new_identity() -> String {
     RecordId::new(RecordKind::Event, Timestamp::now()).to_string()
 }
 
-/// Fails if a program listens on one of the addresses. Two programs that both are HAProxy could listen
-/// there, and the system would divide the connections among them.
-fn check_free(bind: &[String]) -> Result<(), Error> {
-    for line in bind {
-        let place = line.split_whitespace().next().unwrap_or_default();
-        let Some((host, port)) = place.rsplit_once(':') else {
-            continue;
-        };
-        let host = match host.trim_matches(['[', ']']) {
-            "" | "*" => "0.0.0.0",
-            host => host,
-        };
-        let Ok(port) = port.parse::<u16>() else {
-            continue;
-        };
-        let bound = std::net::TcpListener::bind((host, port));
-        if bound.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse) {
-            return Err(Error::AddressInUse {
-                address: place.to_owned(),
-            });
-        }
-    }
-    Ok(())
-}
-
 /// The folder of HAProxy for a project.
 pub fn folder(project: &Path, given: Option<&str>) -> PathBuf {
     project.join(given.unwrap_or(".alokai/proxy"))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::Haproxy;
-
-    #[test]
-    fn an_address_has_the_port_of_the_first_bind_line() {
-        for (bind, url) in [
-            ("127.0.0.1:8080", "http://us.example:8080"),
-            ("*:80", "http://us.example"),
-            (":443 ssl crt /etc/cert.pem", "https://us.example"),
-            ("*:8443 ssl crt x", "https://us.example:8443"),
-            ("[::]:8080 v4v6", "http://us.example:8080"),
-        ] {
-            let haproxy = Haproxy::new("/proxy".into(), vec![bind.into()]);
-            assert_eq!(haproxy.url("us.example"), url, "{bind}");
-        }
-    }
-
-    #[test]
-    fn an_address_on_which_a_program_listens_is_not_free() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        for bind in [format!("127.0.0.1:{port} ssl crt x"), format!("*:{port}")] {
-            assert!(super::check_free(&["127.0.0.1:0".into(), bind]).is_err());
-        }
-        drop(listener);
-        assert!(super::check_free(&[format!("127.0.0.1:{port}")]).is_ok());
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use tokio::net::UnixStream;
 
 use super::error::Error;
 use super::table::{BACKEND, Map};
+use crate::target::ports::socket_address;
 
 /// The time limit of one command.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,6 +41,11 @@ impl Runtime {
             .lines()
             .find_map(|line| line.strip_prefix("description: "));
         Some(line.unwrap_or_default().to_owned())
+    }
+
+    /// Fails if no HAProxy answers on the socket.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.ask("show info").await.map(drop)
     }
 
     /// Makes the master process read the config again. Open connections stay with the earlier worker.
@@ -104,7 +110,7 @@ impl Runtime {
             let admin_state: u32 = fields.get(6)?.parse().ok()?;
             Some(RuntimeServer {
                 name: (*fields.get(3)?).to_owned(),
-                address: format!("{}:{}", fields.get(4)?, fields.get(18)?),
+                address: socket_address(fields.get(4)?, fields.get(18)?),
                 in_maintenance: admin_state & 1 != 0,
             })
         });
@@ -130,6 +136,7 @@ impl Runtime {
     /// Gives a server another address.
     pub async fn move_server(&self, name: &str, address: &str) -> Result<(), Error> {
         let (host, port) = address.rsplit_once(':').unwrap_or((address, "80"));
+        let host = host.trim_matches(['[', ']']);
         let command = format!("set server {BACKEND}/{name} addr {host} port {port}");
         let answer = self.ask(&command).await?;
         if answer.contains("changed from") || answer.contains("no need to change") {

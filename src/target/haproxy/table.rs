@@ -28,14 +28,16 @@ pub const ROUTES: &str = "routes.map";
 /// Release and path → the number of path segments that the app does not see.
 pub const STRIPS: &str = "strips.map";
 
-/// All map files, in the order in which entries are added: the traffic moves after its routes exist.
-pub const MAPS: [&str; 6] = [ROUTES, STRIPS, STAGED, HOSTS, ACTIVE, PAGES];
+/// All map files, in the order in which entries are added: the traffic moves after its routes exist, and a
+/// name moves to a store that has a live release.
+pub const MAPS: [&str; 6] = [ROUTES, STRIPS, STAGED, ACTIVE, HOSTS, PAGES];
 
 /// The most segments of a path prefix that can be stripped.
 pub const MOST_SEGMENTS: usize = 6;
 
-/// The most bytes of a maintenance page. HAProxy has a buffer of 16 kB for a response.
-pub const LARGEST_PAGE: usize = 8 << 10;
+/// The most bytes of a maintenance page as [`page_as_ascii`] makes it. HAProxy reads a command into a buffer of
+/// 16 kB, and base 64 makes four bytes of three.
+pub const LARGEST_PAGE: usize = 11_000;
 
 /// The version of the frontend's rules. A running HAProxy with another version is reloaded.
 const RULES_VERSION: u32 = 1;
@@ -163,10 +165,14 @@ pub fn map_text(map: &Map) -> String {
     })
 }
 
+fn encode_page(page: &str) -> String {
+    BASE64.encode(page_as_ascii(page))
+}
+
 /// HAProxy's `lf-string` changes line ends and bytes that are not ASCII. So line ends and characters are
 /// replaced here by spaces and HTML character references.
-fn encode_page(page: &str) -> String {
-    let ascii = page.chars().fold(String::new(), |mut text, c| {
+pub fn page_as_ascii(page: &str) -> String {
+    page.chars().fold(String::new(), |mut text, c| {
         let _ = match c {
             '\r' => Ok(()),
             c if c.is_ascii_control() => write!(text, " "),
@@ -174,8 +180,7 @@ fn encode_page(page: &str) -> String {
             c => write!(text, "&#{};", u32::from(c)),
         };
         text
-    });
-    BASE64.encode(ascii)
+    })
 }
 
 fn decode_page(page: &str) -> Option<String> {

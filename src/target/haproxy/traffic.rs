@@ -1,20 +1,26 @@
 //! The traffic of one store: which of its releases can be reached, and which one is public.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 
 use super::error::Error;
-use super::table::{LARGEST_PAGE, MOST_SEGMENTS};
+use super::table::{LARGEST_PAGE, MOST_SEGMENTS, page_as_ascii};
 use super::{Haproxy, RoutedRelease, RoutedServer, RoutedStore, RoutingTable};
 use crate::config::Project;
 use crate::ledger::RecordId;
-use crate::store::{AppName, StoreId};
-use crate::target::labels::StoreLabels;
+use crate::proxy::StoreRoutes;
+use crate::store::{AppName, Store, StoreId};
+use crate::target::hosts::{self, HostTaken};
+use crate::target::labels::{PROXY, PROXY_PLACE, StoreLabels};
 use crate::target::{Drained, ReleaseSpec, ReleasedApp, SwitchToken};
 
 /// The traffic of a store.
 pub struct StoreTraffic<'a> {
     /// The proxy.
     pub proxy: &'a Haproxy,
+    /// The project.
+    pub project: &'a Project,
     /// The owner of the releases.
     pub owner: &'a StoreLabels,
     /// The store.
@@ -32,11 +38,46 @@ pub struct AppServer<'a> {
 }
 
 impl StoreTraffic<'_> {
-    /// The routes of the store, and the whole routing table.
+    /// The routes of the store, and the whole routing table. They may be those of a HAProxy that does not
+    /// run.
     pub async fn look(&self) -> Result<(RoutedStore, RoutingTable), Error> {
         let table = self.proxy.table().await?;
         let routed = table.stores.get(&self.owner.key()).cloned();
         Ok((routed.unwrap_or_default(), table))
+    }
+
+    /// The same. Fails if a release of the store has the traffic and HAProxy does not run.
+    pub async fn observe(&self) -> Result<(RoutedStore, RoutingTable), Error> {
+        let (routed, table) = self.look().await?;
+        if let Some(active) = &routed.active
+            && let Err(reason) = self.proxy.check_running().await
+        {
+            return Err(Error::ProxyStopped {
+                store: self.store.clone(),
+                release: active.clone(),
+                reason,
+            });
+        }
+        Ok((routed, table))
+    }
+
+    /// The names that the store can have: those of the config, without a default name that a store of another
+    /// project has. Fails if that leaves none, or if another project has the `localDomain`. `among` are the stores
+    /// of the project that have this proxy.
+    pub async fn check_names<'s>(
+        &self,
+        among: impl Iterator<Item = &'s Store>,
+    ) -> Result<(), Error> {
+        hosts::check_config(self.project, self.store, among)?;
+        let wanted = hosts::hosts(self.project, self.store);
+        let table = self.proxy.table().await?;
+        Ok(self.names(&table, &wanted).map(drop)?)
+    }
+
+    /// The address of the store, which its apps know as the public one.
+    pub async fn public_address(&self, spec: &ReleaseSpec) -> Result<Option<String>, Error> {
+        let names = self.names(&self.proxy.table().await?, &spec.hosts)?;
+        Ok(names.first().map(|host| self.proxy.url(host)))
     }
 
     /// Makes a release reachable without traffic. Returns its address.
@@ -48,10 +89,12 @@ impl StoreTraffic<'_> {
         let routes = routes(spec, self.owner, servers);
         let host = routes.host.clone();
         let claim = |table: &mut RoutingTable| {
-            self.check_hosts(table, spec)?;
-            let store = table.stores.entry(self.owner.key()).or_default();
-            if store.active.is_none() {
-                store.hosts = hosts(spec);
+            let mut names = self.names(table, &spec.hosts)?;
+            // A store that leaves a name to this one keeps it until the switch.
+            names.retain(|host| self.holder(table, host).is_none());
+            let key = self.owner.key();
+            if table.stores.get(&key).is_none_or(|it| it.active.is_none()) {
+                give_names(table, key, names);
             }
             table.releases.insert(spec.id.to_string(), routes);
             Ok(())
@@ -63,7 +106,7 @@ impl StoreTraffic<'_> {
     /// Gives the traffic to a staged release. False if the traffic has moved since the token was made.
     pub async fn switch(&self, spec: &ReleaseSpec, expected: &SwitchToken) -> Result<bool, Error> {
         let switch = |table: &mut RoutingTable| {
-            self.check_hosts(table, spec)?;
+            let names = self.names(table, &spec.hosts)?;
             // Only a staged release has routes.
             if !table.releases.contains_key(spec.id.as_str()) {
                 return Err(Error::NoRoutes {
@@ -71,14 +114,16 @@ impl StoreTraffic<'_> {
                     release: spec.id.clone(),
                 });
             }
-            let store = table.stores.entry(self.owner.key()).or_default();
-            if token(store) != *expected {
+            let key = self.owner.key();
+            let now = table.stores.get(&key).cloned().unwrap_or_default();
+            if token(&now) != *expected {
                 return Ok(false);
             }
             // A switch back may know the id of the release only.
-            if !spec.hosts.is_empty() {
-                store.hosts = hosts(spec);
+            if !names.is_empty() {
+                give_names(table, key.clone(), names);
             }
+            let store = table.stores.entry(key).or_default();
             if store.active.as_deref() != Some(spec.id.as_str()) {
                 store.active = Some(spec.id.to_string());
                 store.since = Some(Timestamp::now());
@@ -104,13 +149,23 @@ impl StoreTraffic<'_> {
         self.proxy.change(leave).await
     }
 
+    /// Removes the store from the table: its traffic ends, and its names are free.
+    pub async fn end(&self) -> Result<(), Error> {
+        let end = |table: &mut RoutingTable| {
+            let key = self.owner.key();
+            table.stores.remove(&key);
+            table.releases.retain(|_, release| release.store != key);
+            Ok(())
+        };
+        self.proxy.change(end).await
+    }
+
     /// Shows a page instead of the store, or the store again.
     pub async fn show_page(&self, page: Option<&str>) -> Result<(), Error> {
-        if let Some(page) = page
-            && page.len() > LARGEST_PAGE
-        {
+        let bytes = page.map_or(0, |page| page_as_ascii(page).len());
+        if bytes > LARGEST_PAGE {
             return Err(Error::PageSize {
-                bytes: page.len(),
+                bytes,
                 limit: LARGEST_PAGE,
             });
         }
@@ -122,22 +177,32 @@ impl StoreTraffic<'_> {
         self.proxy.change(show).await
     }
 
+    /// The labels of the engine's record that the store is behind this proxy. An identity that the proxy
+    /// does not have yet is made, which starts HAProxy.
+    pub async fn record(&self) -> Result<HashMap<String, String>, Error> {
+        let mut labels = self.owner.map();
+        labels.insert(PROXY.to_owned(), self.proxy.identity().await?);
+        labels.insert(PROXY_PLACE.to_owned(), self.proxy.place());
+        Ok(labels)
+    }
+
     /// Fails if another proxy switches the traffic of the store: its routes are not known here, so
-    /// releases that seem to have no traffic cannot be stopped. `recorded` is the identity that the
-    /// engine has for the store.
-    pub fn check_identity(
+    /// releases that seem to have no traffic cannot be stopped. `recorded` are the labels of the engine's
+    /// record, and `removal` is the command that removes it.
+    pub async fn check_record(
         &self,
-        own: &str,
-        recorded: Option<&String>,
-        place: Option<&String>,
+        recorded: &HashMap<String, String>,
         removal: String,
     ) -> Result<(), Error> {
-        if recorded.is_some_and(|identity| identity == own) {
+        let own = self.proxy.table().await?.identity;
+        if recorded.get(PROXY) == Some(&own) {
             return Ok(());
         }
+        let place = recorded.get(PROXY_PLACE);
         Err(Error::OtherProxy {
             store: self.store.clone(),
             place: place.cloned().unwrap_or_default(),
+            section: self.proxy.section(),
             removal,
         })
     }
@@ -151,21 +216,59 @@ impl StoreTraffic<'_> {
         }
     }
 
-    fn check_hosts(&self, table: &RoutingTable, spec: &ReleaseSpec) -> Result<(), Error> {
-        let own = self.owner.key();
-        for host in hosts(spec) {
-            let mut stores = table.stores.iter();
-            let other = stores.find(|(key, store)| **key != own && store.hosts.contains(&host));
-            if let Some((other, _)) = other {
-                return Err(Error::HostTaken {
-                    host,
-                    other: other.clone(),
-                    store: own,
-                });
+    /// The names that the store can have, of those that it wants.
+    fn names(&self, table: &RoutingTable, wanted: &[String]) -> Result<Vec<String>, HostTaken> {
+        let default = StoreRoutes::localhost(self.store);
+        let (mut names, mut taken) = (Vec::new(), None);
+        for host in wanted.iter().map(|host| host.to_ascii_lowercase()) {
+            let holder = self.holder(table, &host);
+            let holder = holder.filter(|key| !hosts::leaves(self.project, key, &host, self.owner));
+            match holder {
+                None => names.push(host),
+                Some(other) if host == default => taken = Some(self.taken(host, other)),
+                Some(other) => return Err(self.taken(host, other)),
             }
         }
-        Ok(())
+        match taken {
+            // The default name is only one of two.
+            Some(taken) if names.is_empty() => Err(taken),
+            _ => Ok(names),
+        }
     }
+
+    /// The key of another store that has a name. A store without a release has only asked for its names.
+    fn holder<'t>(&self, table: &'t RoutingTable, host: &str) -> Option<&'t str> {
+        let own = self.owner.key();
+        let runs = |key: &String| table.releases.values().any(|it| it.store == *key);
+        let mut stores = table.stores.iter();
+        let holder = stores.find(|(key, store)| {
+            let has_name = store.hosts.iter().any(|it| it.eq_ignore_ascii_case(host));
+            **key != own && has_name && (store.active.is_some() || runs(key))
+        });
+        holder.map(|(key, _)| key.as_str())
+    }
+
+    fn taken(&self, host: String, other: &str) -> HostTaken {
+        let target = self.proxy.section().split('.').nth(1).unwrap_or_default();
+        let place = format!("--target {target} --store {other}");
+        HostTaken {
+            host,
+            other: other.to_owned(),
+            store: self.owner.key(),
+            help: format!(
+                "set another `localDomain` for `{}`; if `{other}` is not used any more, `alokai store stop {place}` stops it and frees its names",
+                self.store
+            ),
+        }
+    }
+}
+
+/// Gives names to a store. No other store keeps one of them.
+fn give_names(table: &mut RoutingTable, key: String, names: Vec<String>) {
+    for store in table.stores.values_mut() {
+        store.hosts.retain(|host| !names.contains(host));
+    }
+    table.stores.entry(key).or_default().hosts = names;
 }
 
 /// Fails if HAProxy cannot remove all segments of the path of an app in the config.
@@ -226,11 +329,6 @@ pub fn lower(release: &RecordId) -> String {
     release.as_str().to_ascii_lowercase()
 }
 
-fn hosts(spec: &ReleaseSpec) -> Vec<String> {
-    let hosts = spec.hosts.iter();
-    hosts.map(|host| host.to_ascii_lowercase()).collect()
-}
-
 /// The routes to the apps of a release.
 fn routes(spec: &ReleaseSpec, owner: &StoreLabels, servers: Vec<AppServer<'_>>) -> RoutedRelease {
     let servers = servers.into_iter().map(|server| RoutedServer {
@@ -239,7 +337,8 @@ fn routes(spec: &ReleaseSpec, owner: &StoreLabels, servers: Vec<AppServer<'_>>) 
         prefix: prefix(server.app).to_owned(),
         strips_prefix: server.app.strips_prefix,
     });
-    let host = hosts(spec).into_iter().next();
+    // The id of the release makes the name unique, also if another store has the name behind it.
+    let host = spec.hosts.first().map(|host| host.to_ascii_lowercase());
     RoutedRelease {
         store: owner.key(),
         host: host.map(|host| format!("{}.{host}", lower(&spec.id))),

@@ -8,6 +8,7 @@ use crate::ledger::RecordId;
 use crate::pipeline::{DeployFault, Io, StageError, StartError};
 use crate::proxy;
 use crate::store::StoreId;
+use crate::target::hosts::HostTaken;
 
 /// Why the target `local` cannot do something.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -26,6 +27,10 @@ pub enum Error {
         /// What it needs.
         reason: String,
     },
+    /// A name that another store has.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    HostTaken(#[from] HostTaken),
     /// The background process was started by another version.
     #[error(
         "the background process of `{}` was started by another version of alokai", project.display()
@@ -176,7 +181,9 @@ impl Error {
     /// What the error means for the exit code.
     pub fn fault(&self) -> DeployFault {
         match self {
-            Self::Image { .. } | Self::SettingsVersion { .. } => DeployFault::Input,
+            Self::Image { .. } | Self::SettingsVersion { .. } | Self::HostTaken(_) => {
+                DeployFault::Input
+            }
             Self::Node { .. } | Self::Proxy(_) => DeployFault::Unreachable,
             _ => DeployFault::Work,
         }

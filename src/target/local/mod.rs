@@ -21,7 +21,6 @@ mod requests;
 mod state;
 mod variables;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -36,48 +35,39 @@ use self::launch::SettingValues;
 use self::logs::LogReader;
 use self::protocol::{LocalAnswer, LocalRequest, ObservedStore, StageOrder, StagedApp};
 use self::state::{ReleaseEnvironment, StoredVariable, ValuePart};
+use super::hosts::{check_config, hosts};
 use super::{
     AppState, Capabilities, DATA_VARIABLE, Drained, LockAnswer, LockClaim, LogQuery, Observed,
     ReleaseSpec, ReleasedApp, Replica, Settings, Staged, StagedRelease, SwitchToken, Target,
     TargetContext, TargetStep,
 };
+use crate::config::Project;
 use crate::ledger::RecordId;
 use crate::pipeline::{Services, UnpackedImage};
-use crate::proxy::StoreRoutes;
-use crate::store::StoreId;
+use crate::store::{StoreId, TargetKind};
 
 /// This machine, without containers.
 pub struct LocalTarget {
     client: LocalClient,
     /// Whether stores have a folder for data.
     has_data: bool,
-    /// The `localDomain` of each store.
-    domains: BTreeMap<StoreId, String>,
+    project: Arc<Project>,
+    /// The stores that become live here in this run.
+    planned: Vec<StoreId>,
     services: Arc<Services>,
 }
 
 impl LocalTarget {
     /// The target of the project in a context.
     pub fn of(context: &TargetContext) -> Self {
-        let stores = context.project.local.iter();
-        let domains = stores.filter_map(|(id, local)| {
-            let id = StoreId::new(id).ok()?;
-            Some((id, local.domain.clone()?))
-        });
+        let planned = context.planned_stores(TargetKind::Local).into_iter();
         Self {
             client: context.local.clone(),
             has_data: context.project.settings.deploy.data.is_some(),
-            domains: domains.collect(),
+            project: Arc::clone(&context.project),
+            planned: planned.map(|store| store.id.clone()).collect(),
             services: Arc::clone(&context.services),
         }
-    }
-
-    /// The public names of a store on this machine.
-    fn hosts(&self, store: &StoreId) -> Vec<String> {
-        let own = StoreRoutes::localhost(store);
-        let domain = self.domains.get(store).map(|it| it.to_ascii_lowercase());
-        let domain = domain.filter(|it| *it != own);
-        std::iter::once(own).chain(domain).collect()
     }
 
     async fn order(&self, spec: &ReleaseSpec) -> Result<StageOrder, Error> {
@@ -204,6 +194,10 @@ impl Target for LocalTarget {
             node.arg("--version").env_clear().envs(&self.client.system);
             let asked = node.output().await;
             asked.map_err(|source| Error::Node { source })?;
+            for store in &self.planned {
+                let others = self.project.stores.deployables();
+                check_config(&self.project, store, others).map_err(Error::from)?;
+            }
             Ok(())
         }
         .boxed()
@@ -281,7 +275,7 @@ impl Target for LocalTarget {
         let request = LocalRequest::Switch {
             store: spec.store.clone(),
             release: spec.id.clone(),
-            hosts: self.hosts(&spec.store),
+            hosts: hosts(&self.project, &spec.store),
             token: token.0.clone(),
         };
         async move { self.done(request).await.map_err(of_store(&spec.store)) }.boxed()

@@ -316,6 +316,10 @@ impl Background {
             return Err(Error::OutOfSequence);
         }
         self.change(|state| {
+            // Names follow the config: a store that had one of them before was renamed, or has another one.
+            for other in state.stores.values_mut() {
+                other.hosts.retain(|host| !hosts.contains(host));
+            }
             let store = state.stores.entry(id.clone()).or_default();
             store.active = Some(release);
             store.since = Some(Timestamp::now());

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bollard::container::LogOutput;
 use bollard::errors::Error as Bollard;
 use bollard::models::{
-    LocalNodeState, NetworkCreateRequest, NetworkInspect, Service, ServiceSpec, ServiceSpecMode,
+    LocalNodeState, NetworkCreateRequest, Service, ServiceSpec, ServiceSpecMode,
     ServiceSpecModeReplicated, ServiceUpdateStatus, Task, TaskState,
 };
 use bollard::query_parameters::{
@@ -20,8 +20,9 @@ use crate::ledger::RecordId;
 use crate::pipeline::Services;
 use crate::pipeline::docker::{is_missing, message};
 use crate::store::AppName;
-use crate::target::docker::engine::{Engine, TAIL, is_conflict, pieces};
+use crate::target::docker::engine::{Engine, TAIL, check_labels, is_conflict, pieces};
 use crate::target::labels::{APP, PORT, RELEASE, SETTINGS, StoreLabels};
+use crate::target::ports::socket_address;
 
 /// The label with the image that a service was made for.
 pub const IMAGE: &str = "com.alokai.image";
@@ -246,7 +247,7 @@ impl Manager {
         let address = found.status.and_then(|it| it.addr);
         let address = address.filter(|it| !it.is_empty() && it != "0.0.0.0");
         let address = address.or(manager).unwrap_or_else(|| "127.0.0.1".into());
-        Ok(format!("{address}:{}", published.unwrap_or(port)))
+        Ok(socket_address(&address, published.unwrap_or(port)))
     }
 
     /// The ports that services publish or published, and those of containers of apps on this engine.
@@ -264,8 +265,8 @@ impl Manager {
 
     /// Creates the network of a store, which spans all nodes, if it does not exist.
     pub async fn network(&self, name: &str, owner: &StoreLabels) -> Result<(), Error> {
-        if self.found_network(name).await?.is_some() {
-            return Ok(());
+        if let Some(labels) = self.engine.network_labels(name).await? {
+            return Ok(check_labels("network", name, &labels, owner)?);
         }
         let request = NetworkCreateRequest {
             name: name.to_owned(),
@@ -276,19 +277,9 @@ impl Manager {
         match self.engine.docker.create_network(request).await {
             Ok(_) => Ok(()),
             // Another run may have created it meanwhile.
-            Err(_) if self.found_network(name).await?.is_some() => Ok(()),
+            Err(_) if self.engine.network_labels(name).await?.is_some() => Ok(()),
             Err(error) => {
                 Err(self.engine.failed(format!("create the network `{name}`"))(error).into())
-            }
-        }
-    }
-
-    async fn found_network(&self, name: &str) -> Result<Option<NetworkInspect>, Error> {
-        match self.engine.docker.inspect_network(name, None).await {
-            Ok(found) => Ok(Some(found)),
-            Err(error) if is_missing(&error) => Ok(None),
-            Err(error) => {
-                Err(self.engine.failed(format!("inspect the network `{name}`"))(error).into())
             }
         }
     }

@@ -21,7 +21,7 @@ use tokio::sync::OnceCell;
 pub use error::Error;
 
 use super::docker::engine::Engine;
-use super::haproxy::{self, Haproxy, StoreTraffic};
+use super::haproxy::{self, Haproxy};
 use super::labels::StoreLabels;
 use super::{
     AppState, Capabilities, Drained, LockAnswer, LockClaim, LogQuery, Observed, ReleaseSpec,
@@ -47,7 +47,7 @@ impl SwarmTarget {
         let project = &context.project;
         let proxy = &project.settings.deploy.swarm.proxy;
         let folder = haproxy::folder(&project.root, proxy.folder.as_deref());
-        let proxy = Haproxy::new(folder, proxy.bind.clone());
+        let proxy = Haproxy::new("deploy.swarm.proxy", folder, proxy.bind.clone());
         Self {
             context,
             connection: OnceCell::new(),
@@ -106,13 +106,9 @@ impl SwarmTarget {
     }
 
     async fn show_page(&self, store: &StoreId, page: Option<&str>) -> Result<(), Error> {
-        let owner = &self.owner(store)?;
-        let traffic = StoreTraffic {
-            proxy: &self.proxy,
-            owner,
-            store,
-        };
-        Ok(traffic.show_page(page).await?)
+        let (manager, owner) = (self.manager().await?, &self.owner(store)?);
+        self.check_proxy(manager, owner, store).await?;
+        Ok(self.traffic(owner, store).show_page(page).await?)
     }
 }
 
@@ -195,6 +191,10 @@ impl Target for SwarmTarget {
         kept: bool,
     ) -> TargetStep<'a, ()> {
         Box::pin(async move { Ok(self.stop_release(store, release, kept).await?) })
+    }
+
+    fn end_store<'a>(&'a self, store: &'a StoreId) -> TargetStep<'a, Vec<RecordId>> {
+        Box::pin(async move { Ok(self.end(store).await?) })
     }
 
     fn health<'a>(

@@ -39,7 +39,7 @@ impl SwarmTarget {
         let (manager, owner) = (self.manager().await?, self.owner(&wanted.store)?);
         let release = match &wanted.release {
             Some(release) => Some(release.clone()),
-            None => self.observe_store(&wanted.store).await?.active,
+            None => self.active(manager, &owner, &wanted.store).await?,
         };
         let mut services = manager.app_services(&owner).await?;
         services.retain(|service| {

@@ -15,11 +15,12 @@ use super::service::{ReleaseServices, object_name, service_name};
 use super::settings::SettingsConfigs;
 use super::start::ServiceStart;
 use crate::ledger::RecordId;
-use crate::store::{AppName, StoreId};
+use crate::store::{AppName, StoreId, TargetKind};
 use crate::target::container_variables::ContainerVariables;
-use crate::target::docker::data::StoreData;
+use crate::target::docker::data::{StoreData, default_volume};
+use crate::target::docker::engine::check_labels;
 use crate::target::haproxy::{self, AppServer, StoreTraffic};
-use crate::target::labels::{PROXY, PROXY_PLACE, StoreLabels};
+use crate::target::labels::StoreLabels;
 use crate::target::ports::PortChooser;
 use crate::target::{Observed, ReleaseSpec, Replica, Settings, Staged, StagedRelease, SwitchToken};
 
@@ -34,9 +35,16 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 impl SwarmTarget {
-    /// Connects to the manager, and starts the proxy if it does not run.
+    /// Connects to the manager, checks the stores of the run, and starts the proxy if it does not run.
     pub(super) async fn check(&self) -> Result<(), Error> {
         let manager = self.manager().await?;
+        for store in self.context.planned_stores(TargetKind::Swarm) {
+            let owner = self.owner(&store.id)?;
+            check_owner(manager, &owner).await?;
+            self.check_proxy(manager, &owner, &store.id).await?;
+            let others = self.context.stores_at(TargetKind::Swarm);
+            self.traffic(&owner, &store.id).check_names(others).await?;
+        }
         haproxy::check_paths(&self.context.project)?;
         self.proxy.change(|_| Ok(())).await?;
         self.follow_tasks(manager).await
@@ -75,46 +83,71 @@ impl SwarmTarget {
         Ok(self.proxy.change(follow).await?)
     }
 
-    fn traffic<'a>(&'a self, owner: &'a StoreLabels, store: &'a StoreId) -> StoreTraffic<'a> {
+    pub(super) fn traffic<'a>(
+        &'a self,
+        owner: &'a StoreLabels,
+        store: &'a StoreId,
+    ) -> StoreTraffic<'a> {
         StoreTraffic {
             proxy: &self.proxy,
+            project: &self.context.project,
             owner,
             store,
         }
     }
 
-    /// Fails if another proxy switches the traffic of the store. A config of the swarm names the proxy.
-    async fn check_proxy(
+    /// Fails if another proxy switches the traffic of the store. A config of the swarm names the proxy, and is
+    /// only read.
+    pub(super) async fn check_proxy(
         &self,
         manager: &Manager,
         owner: &StoreLabels,
         store: &StoreId,
     ) -> Result<(), Error> {
         let name = object_name("proxy", owner);
-        let identity = self.proxy.identity().await?;
-        let mut found = manager.config(&name).await?;
-        if found.is_none() {
-            let mut labels = owner.map();
-            labels.insert(PROXY.to_owned(), identity.clone());
-            labels.insert(PROXY_PLACE.to_owned(), self.proxy.place());
-            if manager.create_config(&name, labels, b"proxy").await? {
-                return Ok(());
-            }
-            found = manager.config(&name).await?;
-        }
-        let labels = found.and_then(|config| config.spec?.labels);
+        let Some(config) = manager.config(&name).await? else {
+            return Ok(());
+        };
+        let labels = config.spec.and_then(|spec| spec.labels);
         let labels = labels.unwrap_or_default();
-        let (recorded, place) = (labels.get(PROXY), labels.get(PROXY_PLACE));
         let removal = format!("docker config rm {name}");
         let traffic = self.traffic(owner, store);
-        Ok(traffic.check_identity(&identity, recorded, place, removal)?)
+        Ok(traffic.check_record(&labels, removal).await?)
+    }
+
+    /// Records that this proxy switches the traffic of the store. Fails if another one does.
+    async fn bind_proxy(
+        &self,
+        manager: &Manager,
+        owner: &StoreLabels,
+        store: &StoreId,
+    ) -> Result<(), Error> {
+        let name = object_name("proxy", owner);
+        if manager.config(&name).await?.is_none() {
+            let labels = self.traffic(owner, store).record().await?;
+            // Another run may create it at the same time.
+            manager.create_config(&name, labels, b"proxy").await?;
+        }
+        self.check_proxy(manager, owner, store).await
+    }
+
+    /// The release that has the traffic, also if HAProxy does not run.
+    pub(super) async fn active(
+        &self,
+        manager: &Manager,
+        owner: &StoreLabels,
+        store: &StoreId,
+    ) -> Result<Option<RecordId>, Error> {
+        self.check_proxy(manager, owner, store).await?;
+        let (routed, _) = self.traffic(owner, store).look().await?;
+        Ok(routed.active.and_then(|id| id.parse().ok()))
     }
 
     pub(super) async fn observe_store(&self, store: &StoreId) -> Result<Observed, Error> {
         let (manager, owner) = (self.manager().await?, self.owner(store)?);
         self.check_proxy(manager, &owner, store).await?;
         let services = manager.app_services(&owner).await?;
-        let (routed, table) = self.traffic(&owner, store).look().await?;
+        let (routed, table) = self.traffic(&owner, store).observe().await?;
         let mut observed = Observed {
             active: routed.active.as_deref().and_then(|id| id.parse().ok()),
             since: routed.since,
@@ -145,9 +178,11 @@ impl SwarmTarget {
 
     pub(super) async fn stage_release(&self, spec: &ReleaseSpec) -> Result<Staged, Error> {
         let (manager, owner) = (self.manager().await?, self.owner(&spec.store)?);
-        self.check_proxy(manager, &owner, &spec.store).await?;
+        let public = self.traffic(&owner, &spec.store);
+        let public = public.public_address(spec).await?;
+        self.bind_proxy(manager, &owner, &spec.store).await?;
         haproxy::check_release(spec)?;
-        let network = format!("alokai-{}-swarm", owner.name());
+        let network = network(&owner);
         manager.network(&network, &owner).await?;
         let pulls = spec.apps.iter().map(|app| self.image(manager, app));
         let images = try_join_all(pulls).await?;
@@ -161,7 +196,6 @@ impl SwarmTarget {
         if let Some(data) = &data {
             data.prepare(&manager.engine).await?;
         }
-        let public = spec.hosts.first().map(|host| self.proxy.url(host));
         let release = ReleaseServices {
             spec,
             owner: &owner,
@@ -233,7 +267,7 @@ impl SwarmTarget {
         expected: &SwitchToken,
     ) -> Result<bool, Error> {
         let (manager, owner) = (self.manager().await?, self.owner(&spec.store)?);
-        self.check_proxy(manager, &owner, &spec.store).await?;
+        self.bind_proxy(manager, &owner, &spec.store).await?;
         let traffic = self.traffic(&owner, &spec.store);
         let mut services = manager.app_services(&owner).await?;
         services.retain(|service| service.release == spec.id);
@@ -294,6 +328,52 @@ impl SwarmTarget {
         }
         Ok(())
     }
+
+    /// Ends the traffic of a store, and removes its services, their secrets, its network and the record of its
+    /// proxy. Its data and settings stay. Returns its releases.
+    pub(super) async fn end(&self, store: &StoreId) -> Result<Vec<RecordId>, Error> {
+        let (manager, owner) = (self.manager().await?, self.owner(store)?);
+        self.check_proxy(manager, &owner, store).await?;
+        self.traffic(&owner, store).end().await?;
+        let services = manager.app_services(&owner).await?;
+        let ending = services.iter().map(|service| async {
+            stop(manager, service).await?;
+            remove(manager, service).await
+        });
+        let ended: Result<(), Error> = join_all(ending).await.into_iter().collect();
+        ended?;
+        for (id, _) in manager.secrets(&owner).await? {
+            manager.remove_secret(&id).await?;
+        }
+        let engine = &manager.engine;
+        engine.remove_network(&network(&owner), &owner).await?;
+        let record = manager.config(&object_name("proxy", &owner)).await?;
+        if let Some(id) = record.and_then(|config| config.id) {
+            manager.remove_config(&id).await?;
+        }
+        let releases = services.into_iter().map(|service| service.release);
+        let releases: BTreeSet<RecordId> = releases.collect();
+        Ok(releases.into_iter().collect())
+    }
+}
+
+/// The network of a store.
+fn network(owner: &StoreLabels) -> String {
+    format!("alokai-{}-swarm", owner.name())
+}
+
+/// Fails if the network or the data of a store belongs to another store, whose project name and id make the same
+/// name.
+async fn check_owner(manager: &Manager, owner: &StoreLabels) -> Result<(), Error> {
+    let (network, volume) = (network(owner), default_volume(owner));
+    let engine = &manager.engine;
+    if let Some(labels) = engine.network_labels(&network).await? {
+        check_labels("network", &network, &labels, owner)?;
+    }
+    if let Some(labels) = engine.volume_labels(&volume).await? {
+        check_labels("volume", &volume, &labels, owner)?;
+    }
+    Ok(())
 }
 
 /// Removes the secrets of releases that have no service. A run that was killed may leave them.

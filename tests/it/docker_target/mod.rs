@@ -5,7 +5,7 @@ pub mod faults;
 mod hosts;
 pub mod killed;
 pub mod load;
-mod proxy;
+pub mod proxy;
 pub mod releases;
 pub mod secrets;
 pub mod switching;

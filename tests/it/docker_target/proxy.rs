@@ -13,6 +13,15 @@ fn a_restart_of_the_proxy_keeps_the_traffic_and_the_page_for_maintenance() {
     };
     let target = world.target();
     let (first, second) = (world.release("first"), world.release("second"));
+    // A look binds the store to no proxy.
+    let observed = world.wait(target.observe(&us())).unwrap();
+    assert_eq!(observed.active, None);
+    world
+        .project
+        .alokai("store rollback --dry-run --store us")
+        .succeeds();
+    assert!(!world.project.path(".alokai/proxy").exists());
+    assert_eq!(volumes(&world), "");
     world.stage(&*target, &first);
     world.switch(&*target, &first);
     world.stage(&*target, &second);
@@ -51,11 +60,97 @@ fn a_restart_of_the_proxy_keeps_the_traffic_and_the_page_for_maintenance() {
         world.page_of("eu.localhost", "/"),
         "no store has this host name\n404"
     );
-    let large = "x".repeat(9000);
+    let large = "x".repeat(12_000);
     let error = world
         .wait(target.maintenance(&us(), Some(&large)))
         .unwrap_err();
-    assert!(error.to_string().contains("9000 bytes"), "{error}");
+    assert!(error.to_string().contains("12000 bytes"), "{error}");
+
+    // The live release gets no traffic without HAProxy. A command for it starts HAProxy again.
+    world.end_proxy();
+    let error = world.wait(target.observe(&us())).unwrap_err();
+    assert!(
+        error.to_string().contains("HAProxy does not run"),
+        "{error}"
+    );
+    world
+        .project
+        .alokai("store rollback --store us")
+        .fails_with(2);
+    assert_eq!(world.page("/page"), "first /page with first /\n200");
+}
+
+/// The volumes of the store.
+fn volumes(world: &World) -> String {
+    let owner = format!("label=com.alokai.project={}-us", world.name);
+    docker(&["volume", "ls", "--quiet", "--filter", &owner])
+}
+
+#[test]
+fn a_stopped_store_leaves_its_data_and_frees_its_names() {
+    if let Some(world) = World::new("stop") {
+        stop_a_store(&world);
+    }
+}
+
+pub fn stop_a_store(world: &World) {
+    let target = world.target();
+    let spec = world.release("v1");
+    world.stage(&*target, &spec);
+    world.switch(&*target, &spec);
+    assert_eq!(world.page("/page"), "v1 /page with v1 /\n200");
+
+    // Another project name is another store, whose names this one has: known before the first build.
+    let config = world.project.read("alokai.config.json");
+    let renamed = config.replace(&format!("{}-us", world.name), &format!("{}-eu", world.name));
+    let eu = format!("\"projectName\":\"{}-eu\"", world.name);
+    let mut json: serde_json::Value = serde_json::from_str(&renamed).unwrap();
+    json["stores"]["eu"]["deployment"]["projectName"] = "other".into();
+    assert!(json.to_string().contains(&eu), "{json}");
+    world.project.write("alokai.config.json", json.to_string());
+    world.project.commit();
+    let deploy = "store deploy --store us";
+    let run = world.project.alokai(deploy).fails_with(2);
+    let old = format!("{}-us/us", world.name);
+    run.stderr_contains(&format!("`us.localhost` is a name of `{old}`"));
+    assert!(!world.project.path(".out/us").exists(), "nothing is built");
+    let stop = format!("store stop --target {} --store {old}", world.kind.name());
+    // The terminal breaks the line of the help.
+    run.stderr_contains("alokai store stop");
+
+    let run = world.project.alokai(&stop).succeeds();
+    run.stdout_contains(&format!("stopped {old}: {}\n", spec.id));
+    assert_eq!(world.objects(), Vec::<String>::new());
+    let data = format!("alokai-{}-us-us-data", world.name);
+    assert_eq!(volumes(world), data);
+    let table = world.project.read(".alokai/proxy/table.json");
+    assert!(!table.contains(&old), "{table}");
+    let run = world.project.alokai(&stop).succeeds();
+    run.stdout_contains("no release is at the target");
+    // The name is free.
+    let target = world.target();
+    let next = world.release("v2");
+    world.stage(&*target, &next);
+    world.switch(&*target, &next);
+    assert_eq!(world.page("/page"), "v2 /page with v2 /\n200");
+}
+
+#[test]
+fn a_store_whose_names_another_store_has_is_refused_before_the_first_build() {
+    let Some(world) = World::new("names") else {
+        return;
+    };
+    let volume = format!("alokai-{}-us-us-data", world.name);
+    let project = format!("com.alokai.project={}", world.name);
+    let labels = ["--label", &project, "--label", "com.alokai.store=us-us"];
+    docker(&[&["volume", "create"], &labels[..], &[&volume]].concat());
+    let run = world
+        .project
+        .alokai("store deploy --store us")
+        .fails_with(2);
+    docker(&["volume", "rm", &volume]);
+    run.stderr_contains(&format!("belongs to the store `{}/us-us`", world.name));
+    assert!(!world.project.path(".out/us").exists(), "nothing is built");
 }
 
 #[test]

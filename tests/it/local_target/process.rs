@@ -5,11 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 
 use alokai::pipeline::lives;
+use alokai::store::StoreId;
 use alokai::target::{LockAnswer, LockClaim};
 use jiff::Timestamp;
 use rustix::process::{Signal, kill_process};
 
 use super::support::{LocalStores, Project, copy, files, folder, get, page, released, staged, us};
+use crate::docker_target::curl;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_kill_the_next_command_starts_the_same_again() {
@@ -102,6 +104,46 @@ async fn a_process_of_another_version_is_replaced_when_something_changes() {
     let after = stores.target().observe(&us()).await.unwrap();
     assert_eq!(after, before);
     assert_eq!(page(&after.addresses[0]).await, "one one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_domain_moves_to_the_store_that_has_it_in_the_config() {
+    let stores = LocalStores::new();
+    let give = |domain: &str, id: &str| {
+        let config = stores.project.read("alokai.config.json");
+        let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+        config["stores"][id]["localDomain"] = domain.into();
+        stores
+            .project
+            .write("alokai.config.json", config.to_string());
+    };
+    give("shop.example", "eu");
+    let mut first = stores.release("first");
+    first.store = StoreId::new("eu").unwrap();
+    let before = released(&*stores.target(), &first).await;
+    assert_eq!(before.addresses.len(), 2);
+    let shown = || {
+        let proxy = before.addresses[0].replace("eu.localhost", "127.0.0.1");
+        curl(&proxy, "/", &["--header", "Host: shop.example"]).unwrap()
+    };
+    assert_eq!(shown(), "first first");
+
+    give("other.example", "eu");
+    give("Shop.example", "us");
+    let target = stores.target();
+    let after = released(&*target, &stores.release("second")).await;
+    assert!(after.addresses[1].starts_with("http://shop.example"));
+    assert_eq!(shown(), "second second");
+    let left = target.observe(&first.store).await.unwrap();
+    assert_eq!(left.addresses, before.addresses[..1]);
+
+    // One domain for two stores is refused before the build.
+    give("shop.example", "eu");
+    stores.project.commit();
+    let deploy = "store deploy --local --store eu";
+    let run = stores.project.alokai(deploy).fails_with(2);
+    run.stderr_contains("`shop.example` is a name of `us`");
+    assert!(!stores.project.path(".out/eu").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

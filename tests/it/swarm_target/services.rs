@@ -101,6 +101,13 @@ fn settings_are_secrets_of_the_swarm_and_a_rollback_brings_them_back() {
 }
 
 #[test]
+fn a_stopped_store_leaves_its_data_and_frees_its_names() {
+    if let Some(world) = world("stop") {
+        crate::docker_target::proxy::stop_a_store(&world);
+    }
+}
+
+#[test]
 fn changes_of_a_service_by_other_programs_are_detected() {
     let Some(world) = world("others") else {
         return;
@@ -129,7 +136,9 @@ fn changes_of_a_service_by_other_programs_are_detected() {
         &service,
     ]);
     assert_ne!(world.page("/api/x"), "live /x\n200");
-    world.wait(target.preflight()).unwrap();
+    // It has no earlier release, and looks where the live one is.
+    let rollback = "store rollback --store us";
+    world.project.alokai(rollback).fails_with(2);
     until("the app is reached at its new port", || {
         world.page("/api/x") == "live /x\n200"
     });

@@ -1,0 +1,73 @@
+//! The public names of stores, at targets with a proxy of this program.
+//!
+//! Names follow the config: a store gets the names that the config gives it, also if another store of the
+//! project had them before. A name of another project is an error.
+
+use miette::Diagnostic;
+
+use super::labels::StoreLabels;
+use crate::config::Project;
+use crate::proxy::StoreRoutes;
+use crate::store::{Store, StoreId};
+
+/// A name that another store has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Diagnostic)]
+#[error("`{host}` is a name of `{other}`, so it cannot be a name of `{store}` too")]
+#[diagnostic(code(alokai::target::host_taken), help("{help}"))]
+pub struct HostTaken {
+    /// The name.
+    pub host: String,
+    /// The store with the name.
+    pub other: String,
+    /// The store that asks for the name.
+    pub store: String,
+    /// What to do.
+    pub help: String,
+}
+
+/// The names of a store in lower case: its default name, and its `localDomain`.
+pub fn hosts(project: &Project, store: &StoreId) -> Vec<String> {
+    let default = StoreRoutes::localhost(store);
+    let mut local = project.local.iter();
+    let local = local.find(|(id, _)| *id == store.as_str());
+    let domain = local.and_then(|(_, local)| local.domain.as_ref());
+    let domain = domain.map(|domain| domain.to_ascii_lowercase());
+    let domain = domain.filter(|domain| *domain != default);
+    std::iter::once(default).chain(domain).collect()
+}
+
+/// Fails if the config gives the `localDomain` of a store to another one of these stores too.
+pub fn check_config<'a>(
+    project: &Project,
+    id: &StoreId,
+    others: impl Iterator<Item = &'a Store>,
+) -> Result<(), HostTaken> {
+    let domains = hosts(project, id).split_off(1);
+    let mut others = others.filter(|other| other.id != *id);
+    let taken = others.find_map(|other| {
+        let taken = hosts(project, &other.id);
+        let host = taken.into_iter().find(|host| domains.contains(host))?;
+        Some(HostTaken {
+            host,
+            other: other.id.to_string(),
+            store: id.to_string(),
+            help: "give each store a `localDomain` of its own".into(),
+        })
+    });
+    taken.map_or(Ok(()), Err)
+}
+
+/// Whether a store, by its key in a routing table, has to leave a name to a store of the project: it is an
+/// earlier id of that store, or the config does not give it the name any more.
+pub fn leaves(project: &Project, key: &str, host: &str, to: &StoreLabels) -> bool {
+    let former = key.split_once('/').is_some_and(|it| it.0 == to.project);
+    let mut stores = project.stores.deployables();
+    let known = stores.find(|store| {
+        let labels = StoreLabels::of(project, &store.id);
+        labels.is_some_and(|labels| labels.key() == key)
+    });
+    match known {
+        Some(store) => !hosts(project, &store.id).iter().any(|it| it == host),
+        None => former,
+    }
+}
