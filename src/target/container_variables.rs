@@ -11,17 +11,6 @@ use crate::config::{AppReference, TemplatePart, ValueTemplate};
 /// The most characters of an app's name in its host name. A label of a host name has at most 63.
 const LONGEST_NAME: usize = 36;
 
-/// Values with fewer bytes are not replaced in output: they are mostly flags and numbers.
-pub const SHORTEST_SECRET: usize = 6;
-
-/// The starts of names whose values browsers receive.
-const PUBLIC: [&str; 2] = ["NEXT_PUBLIC_", "NUXT_PUBLIC_"];
-
-/// Whether browsers receive the value of a variable.
-pub fn is_public(name: &str) -> bool {
-    PUBLIC.iter().any(|start| name.starts_with(start))
-}
-
 /// What the variables of a release's apps are made from.
 pub struct ContainerVariables<'a> {
     /// The release.
@@ -67,14 +56,9 @@ impl ContainerVariables<'_> {
         secrets.chain(self.settings.clone()).collect()
     }
 
-    /// The names of the variables whose values are replaced in output. Browsers receive public ones.
+    /// The names of the variables whose values are replaced in output.
     pub fn secret_names<'n>(&'n self, app: &'n ReleasedApp) -> Vec<&'n str> {
-        let is_secret = |name: &str, variable: &SpecVariable| {
-            matches!(variable, SpecVariable::Secret(_)) && !is_public(name)
-        };
-        let variables = app.variables.iter();
-        let of_files = variables.filter(|(name, variable)| is_secret(name, variable));
-        let names = of_files.map(|(name, _)| name.as_str());
+        let names = app.hidden().map(|(name, _)| name);
         names
             .chain(self.settings.keys().map(String::as_str))
             .collect()

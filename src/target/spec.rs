@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use secrecy::SecretString;
+
 use crate::config::{AppReference, TemplatePart, ValueTemplate};
 use crate::ledger::RecordId;
 use crate::plan::browser_variable;
+use crate::redaction::is_public;
 use crate::store::{AppKind, AppName, StoreId};
 
 /// A release of a store: all of its apps.
@@ -95,13 +98,25 @@ pub struct ReleasedApp {
     pub health: HealthProbe,
 }
 
+impl ReleasedApp {
+    /// The variables with values of `.env` files that output must not show.
+    pub fn hidden(&self) -> impl Iterator<Item = (&str, &SecretString)> {
+        let variables = self.variables.iter();
+        let hidden = variables.filter(|(name, _)| !is_public(name));
+        hidden.filter_map(|(name, variable)| match variable {
+            SpecVariable::Secret(secret) => Some((name.as_str(), secret)),
+            SpecVariable::Template(_) => None,
+        })
+    }
+}
+
 /// A variable of an app.
 #[derive(Debug, Clone)]
 pub enum SpecVariable {
     /// A value with placeholders, which the target fills in with its own ports and addresses.
     Template(ValueTemplate),
     /// A value of a `.env` file.
-    Secret(secrecy::SecretString),
+    Secret(SecretString),
 }
 
 /// How the health of an app is probed: requests for `path` until `consecutive` of them succeed in a

@@ -2,7 +2,6 @@
 
 use bollard::models::{Task, TaskState};
 use futures_util::future::try_join_all;
-use http_client::Redactor;
 use secrecy::ExposeSecret;
 
 use super::SwarmTarget;
@@ -10,8 +9,8 @@ use super::error::Error;
 use super::manager::{AppService, Manager, has_failed, is_running, reason, state};
 use super::progress::failed_update;
 use crate::ledger::RecordId;
+use crate::redaction::redactor;
 use crate::store::StoreId;
-use crate::target::container_variables::SHORTEST_SECRET;
 use crate::target::docker::output::{ended, exited, send_lines};
 use crate::target::{AppState, LogQuery, Settings};
 
@@ -52,8 +51,7 @@ impl SwarmTarget {
             settings.extend(known.unwrap_or_default());
         }
         let values = settings.values().map(ExposeSecret::expose_secret);
-        let secrets = values.filter(|value| value.len() >= SHORTEST_SECRET);
-        let redactor = &Redactor::new(secrets);
+        let redactor = &redactor(values);
         let reading = services.iter().map(|service| {
             let pieces = manager.output(&service.id, wanted.follow, wanted.since);
             send_lines(pieces, &service.app, redactor, wanted)
