@@ -180,8 +180,6 @@ pub struct Capabilities {
     pub locks: bool,
     /// Whether the target stores settings.
     pub settings: bool,
-    /// Whether apps read the `.env` files of the composition.
-    pub env_files: bool,
     /// Whether there is output of apps to read.
     pub logs: bool,
     /// Whether a page can be shown instead of the store.

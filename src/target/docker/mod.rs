@@ -116,7 +116,6 @@ impl Target for DockerTarget {
             observes: true,
             locks: true,
             settings: true,
-            env_files: true,
             logs: true,
             maintenance: has_proxy,
         }

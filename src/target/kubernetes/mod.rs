@@ -135,7 +135,6 @@ impl Target for KubernetesTarget {
             observes: true,
             locks: true,
             settings: true,
-            env_files: true,
             logs: true,
             maintenance: true,
         }

@@ -129,7 +129,6 @@ impl Target for SwarmTarget {
             observes: true,
             locks: true,
             settings: true,
-            env_files: true,
             logs: true,
             maintenance: true,
         }
