@@ -18,6 +18,7 @@ use tokio::sync::Mutex;
 use super::error::Error;
 use super::kinds::{ObjectKind, POD, SERVICE};
 use super::kubeconfig::{ApiLogin, Cluster};
+use super::names::StoreOwner;
 use super::session::ApiSession;
 
 /// The name under which the server knows the fields of this program.
@@ -123,6 +124,21 @@ impl Api {
             doing: format!("read {}", kind.object(name)),
         };
         self.read(request).await
+    }
+
+    /// An object of a store, if it exists. Fails if an object with its name belongs to something else.
+    pub async fn owned(
+        &self,
+        kind: ObjectKind,
+        name: &str,
+        owner: &StoreOwner,
+    ) -> Result<Option<Value>, Error> {
+        match self.get(kind, name).await? {
+            Some(found) if !owner.owns(&found) => Err(Error::Foreign {
+                object: kind.object(name),
+            }),
+            found => Ok(found),
+        }
     }
 
     /// The objects with these labels. None if the server does not know the kind.

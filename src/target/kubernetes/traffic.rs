@@ -25,13 +25,7 @@ impl KubernetesTarget {
         api: &Api,
         owner: &StoreOwner,
     ) -> Result<Option<Value>, Error> {
-        let found = api.get(SERVICE, &owner.service()).await?;
-        match found {
-            Some(object) if !owner.owns(&object) => Err(Error::Foreign {
-                object: SERVICE.object(&owner.service()),
-            }),
-            found => Ok(found),
-        }
+        api.owned(SERVICE, &owner.service(), owner).await
     }
 
     /// Gives the traffic to a release: one change of the selector of the public Service, which has the ports
@@ -63,7 +57,7 @@ impl KubernetesTarget {
             Vec::new()
         };
         for (kind, route) in &routes {
-            self.check_route(api, &owner, *kind, route).await?;
+            api.owned(*kind, name_of(route), &owner).await?;
             apply(api, *kind, route).await?;
         }
         let switched = self.select(api, &objects, &ports, expected).await?;
@@ -182,23 +176,6 @@ impl KubernetesTarget {
             return Err(not_staged(format!("the app `{app}`")));
         }
         Ok(ports_of(&service))
-    }
-
-    /// Fails if a route with this name belongs to something else.
-    async fn check_route(
-        &self,
-        api: &Api,
-        owner: &StoreOwner,
-        kind: ObjectKind,
-        route: &Value,
-    ) -> Result<(), Error> {
-        let name = name_of(route);
-        match api.get(kind, name).await? {
-            Some(found) if !owner.owns(&found) => Err(Error::Foreign {
-                object: kind.object(name),
-            }),
-            _ => Ok(()),
-        }
     }
 
     /// Deletes public routes of the store that the config does not ask for any more.

@@ -370,6 +370,33 @@ fn secrets_are_replaced_in_the_output_and_unknown_secrets_are_an_error() {
     }
 }
 
+#[test]
+fn a_lock_whose_lease_has_ended_has_no_holder() {
+    let stub = Stub::new(&json!({}), "{token: t}");
+    let claim = super::super::docker_target::releases::claim("machine", 60);
+    let holder = |renewed: &str| {
+        let lease = json!({
+            "metadata": {
+                "labels": { "alokai.com/project": "stub-us", "alokai.com/store": "us" },
+                "annotations": { "alokai.com/lock": serde_json::to_string(&claim).unwrap() },
+            },
+            "spec": { "renewTime": renewed },
+        });
+        let mut script = stub.script.lock().unwrap();
+        script
+            .objects
+            .insert("/leases/alokai-lock-stub-us-us", lease);
+        drop(script);
+        let target = stub.target();
+        let store = release().store;
+        stub.runtime
+            .block_on(async { target.lock_holder(&store).await.unwrap() })
+    };
+    assert_eq!(holder("2020-01-01T00:00:00.000000Z"), None);
+    let now = format!("{:.6}", jiff::Timestamp::now());
+    assert_eq!(holder(&now).unwrap().holder, "machine");
+}
+
 /// A program that returns another token each time.
 fn login(folder: &Path) -> PathBuf {
     let path = folder.join("login");
