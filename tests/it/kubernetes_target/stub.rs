@@ -29,6 +29,8 @@ struct Script {
     objects: BTreeMap<&'static str, Value>,
     /// The output of pods.
     output: Option<&'static str>,
+    /// The answer to requests for the output of pods, if they fail.
+    refused: Option<(u16, &'static str)>,
     /// The only token that is accepted.
     token: Option<String>,
 }
@@ -61,6 +63,9 @@ async fn answer(
         return (status(418), format!("the app was asked for {asked}"));
     }
     if path.contains("/log?") {
+        if let Some((code, message)) = script.refused {
+            return (status(code), json!({ "message": message }).to_string());
+        }
         let output = script.output.unwrap_or("first\r\nsecond\n");
         return (status(200), output.into());
     }
@@ -340,6 +345,12 @@ fn secrets_are_replaced_in_the_output_and_unknown_secrets_are_an_error() {
              2026-01-02T03:04:07Z \n",
         );
     }
+    let states = stub.runtime.block_on(async {
+        let target = stub.target();
+        target.health(&spec.store, &spec.id).await.unwrap()
+    });
+    let tail = states[0].tail.join("\n");
+    assert!(tail.contains("token *** pin 12345"), "{tail}");
     let lines = lines_of(&stub, &spec).unwrap();
     let texts: Vec<_> = lines.iter().map(|line| line.line.as_str()).collect();
     assert_eq!(
@@ -368,6 +379,35 @@ fn secrets_are_replaced_in_the_output_and_unknown_secrets_are_an_error() {
         let error = lines_of(&stub, &spec).unwrap_err().to_string();
         assert!(error.contains("of-files"), "{error}");
     }
+}
+
+#[test]
+fn output_that_cannot_be_read_is_an_error_and_a_pod_that_waits_has_none() {
+    let stub = Stub::new(&json!({}), "{token: t}");
+    let spec = release();
+    with_pods(&stub, spec.id.as_str());
+    let refuse = |code, message| stub.script.lock().unwrap().refused = Some((code, message));
+    refuse(403, "pods/log is forbidden");
+    let error = lines_of(&stub, &spec).unwrap_err().to_string();
+    assert!(error.contains("pods/log is forbidden"), "{error}");
+    refuse(500, "the node does not answer");
+    let error = lines_of(&stub, &spec).unwrap_err().to_string();
+    assert!(error.contains("the node does not answer"), "{error}");
+    refuse(
+        400,
+        "container \"app\" in pod \"pod-1\" is waiting to start: ContainerCreating",
+    );
+    assert_eq!(lines_of(&stub, &spec).unwrap(), []);
+    // The pod was deleted meanwhile.
+    refuse(404, "pods \"pod-1\" not found");
+    assert_eq!(lines_of(&stub, &spec).unwrap(), []);
+    // Its Deployment was deleted, so its secrets are not known.
+    let mut script = stub.script.lock().unwrap();
+    script.refused = None;
+    script.lists.insert("deployments", json!([]));
+    drop(script);
+    let error = lines_of(&stub, &spec).unwrap_err().to_string();
+    assert!(error.contains("pod-1"), "{error}");
 }
 
 #[test]
