@@ -13,6 +13,7 @@ use super::kinds::{ObjectKind, SERVICE};
 use super::maintenance::PAGE_PORT;
 use super::manifests::{ReleaseObjects, public_service};
 use super::names::{self, ADDRESSES, MAINTENANCE, RELEASE, SWITCHED, StoreOwner};
+use super::routes::before_switch;
 use super::steps::{ATTEMPTS, apply, routes};
 use crate::ledger::RecordId;
 use crate::store::StoreId;
@@ -56,12 +57,23 @@ impl KubernetesTarget {
         } else {
             Vec::new()
         };
+        let mut changed = Vec::new();
         for (kind, route) in &routes {
-            api.owned(*kind, name_of(route), &owner).await?;
-            apply(api, *kind, route).await?;
+            let live = api.owned(*kind, name_of(route), &owner).await?;
+            let Some(first) = before_switch(live.as_ref(), route) else {
+                changed.push((kind, route));
+                continue;
+            };
+            apply(api, *kind, &first).await?;
+            if first != *route {
+                changed.push((kind, route));
+            }
         }
         let switched = self.select(api, &objects, &ports, expected).await?;
         if switched && has_apps {
+            for (kind, route) in changed {
+                apply(api, *kind, route).await?;
+            }
             self.remove_routes(api, &owner, &routes).await?;
         }
         Ok(switched)
