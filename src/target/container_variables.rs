@@ -40,8 +40,8 @@ impl ContainerVariables<'_> {
         variables
     }
 
-    /// The secrets and settings of an app.
-    pub fn secret(&self, app: &ReleasedApp) -> BTreeMap<String, SecretString> {
+    /// The values of `.env` files of an app. Settings of the same name replace them.
+    pub fn of_files(&self, app: &ReleasedApp) -> BTreeMap<String, SecretString> {
         // The path of the volume replaces a path from a `.env` file, which would be removed with the release.
         let is_data = |name: &str| self.data.is_some() && name == DATA_VARIABLE;
         let secrets = app
@@ -53,7 +53,15 @@ impl ContainerVariables<'_> {
                 }
                 _ => None,
             });
-        secrets.chain(self.settings.clone()).collect()
+        secrets.collect()
+    }
+
+    /// The names of the variables with values of `.env` files that no setting replaces.
+    pub fn file_names(&self, app: &ReleasedApp) -> Vec<String> {
+        let names = self.of_files(app).into_keys();
+        names
+            .filter(|name| !self.settings.contains_key(name))
+            .collect()
     }
 
     /// The names of the variables whose values are replaced in output.
@@ -67,7 +75,7 @@ impl ContainerVariables<'_> {
     /// All variables of an app, as `NAME=value`, sorted.
     pub fn all(&self, app: &ReleasedApp) -> Vec<String> {
         let mut values = self.plain(app);
-        for (name, value) in self.secret(app) {
+        for (name, value) in self.of_files(app).into_iter().chain(self.settings.clone()) {
             values.insert(name, value.expose_secret().to_owned());
         }
         lines(values)

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use self::local::{LocalClient, LocalTarget};
 pub use command::{CommandTarget, Error as CommandError};
 pub use console::{ConsoleTarget, Error as ConsoleError, reach as reach_console};
-pub use spec::{HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable};
+pub use spec::{EnvValues, HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable};
 
 use crate::config::Project;
 use crate::ledger::RecordId;

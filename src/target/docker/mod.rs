@@ -6,6 +6,7 @@
 //! starts the next.
 
 pub(super) mod apps;
+mod copies;
 pub(super) mod data;
 pub(super) mod engine;
 mod error;

@@ -38,6 +38,10 @@ impl DockerTarget {
                 continue;
             };
             let state = found.state.unwrap_or_default();
+            let config = found.config.unwrap_or_default();
+            // A copy has values that the working tree does not have.
+            let redactor = redactor(secrets_of(&config));
+            let tail = engine.tail(&container.id).await.into_iter();
             let running = state.running == Some(true) && state.restarting != Some(true);
             states.push(AppState {
                 app: container.app,
@@ -47,7 +51,7 @@ impl DockerTarget {
                     .restart_count
                     .and_then(|count| u32::try_from(count).ok())
                     .unwrap_or_default(),
-                tail: engine.tail(&container.id).await,
+                tail: tail.map(|line| redactor.redact(&line)).collect(),
             });
         }
         states.sort_by(|a, b| a.app.cmp(&b.app));

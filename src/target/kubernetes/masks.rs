@@ -50,7 +50,7 @@ impl KubernetesTarget {
 }
 
 /// The names of the Secrets whose values an app has.
-fn secret_names(deployment: &Value) -> impl Iterator<Item = &str> {
+pub fn secret_names(deployment: &Value) -> impl Iterator<Item = &str> {
     let container = &deployment["spec"]["template"]["spec"]["containers"][0];
     let sources = container["envFrom"].as_array().into_iter().flatten();
     sources.filter_map(|source| source["secretRef"]["name"].as_str())

@@ -7,6 +7,7 @@
 
 mod api;
 mod apply;
+mod copies;
 mod error;
 mod kinds;
 mod kubeconfig;

@@ -6,7 +6,7 @@ use bollard::container::LogOutput;
 use bollard::errors::Error as Bollard;
 use bollard::models::{
     LocalNodeState, NetworkCreateRequest, NetworkInspect, Service, ServiceSpec, ServiceSpecMode,
-    ServiceSpecModeReplicated, ServiceUpdateStatus, Task, TaskState,
+    ServiceSpecModeReplicated, ServiceUpdateStatus, Task, TaskSpecContainerSpecSecrets, TaskState,
 };
 use bollard::query_parameters::{
     ListServicesOptionsBuilder, ListTasksOptionsBuilder, LogsOptionsBuilder,
@@ -25,6 +25,9 @@ use crate::target::labels::{APP, PORT, RELEASE, SETTINGS, StoreLabels};
 
 /// The label with the image that a service was made for.
 pub const IMAGE: &str = "com.alokai.image";
+
+/// The label with the release whose values of `.env` files a service has.
+pub const ENV_OF: &str = "com.alokai.env-of";
 
 /// How often a change is tried while Swarm itself writes to a service.
 const ATTEMPTS: usize = 10;
@@ -62,6 +65,26 @@ impl AppService {
         let mode = self.spec.mode.as_ref();
         let replicated = mode.and_then(|mode| mode.replicated.as_ref());
         replicated.and_then(|it| it.replicas).unwrap_or_default() > 0
+    }
+
+    /// The secrets that its tasks get.
+    pub fn secrets(&self) -> impl Iterator<Item = &TaskSpecContainerSpecSecrets> {
+        let task = self.spec.task_template.as_ref();
+        let container = task.and_then(|task| task.container_spec.as_ref());
+        let secrets = container.and_then(|container| container.secrets.as_ref());
+        secrets.into_iter().flatten()
+    }
+
+    /// The release whose values of `.env` files its tasks get. A copy has those of its original.
+    pub fn env_of(&self) -> Option<&str> {
+        let labels = self.spec.labels.as_ref()?;
+        labels.get(ENV_OF).map(String::as_str)
+    }
+
+    /// The ids of its secrets.
+    pub fn secret_ids(&self) -> impl Iterator<Item = &str> {
+        self.secrets()
+            .filter_map(|secret| secret.secret_id.as_deref())
     }
 }
 
