@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use bollard::container::LogOutput;
 use bollard::errors::Error as Bollard;
 use bollard::models::{
-    LocalNodeState, NetworkCreateRequest, NetworkInspect, Service, ServiceSpec, ServiceSpecMode,
-    ServiceSpecModeReplicated, ServiceUpdateStatus, Task, TaskSpecContainerSpecSecrets, TaskState,
+    LocalNodeState, NetworkCreateRequest, NetworkInspect, Node, NodeSpecAvailabilityEnum, Service,
+    ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated, ServiceUpdateStatus, Task,
+    TaskSpecContainerSpecSecrets, TaskState,
 };
 use bollard::query_parameters::{
     ListServicesOptionsBuilder, ListTasksOptionsBuilder, LogsOptionsBuilder,
@@ -283,6 +284,17 @@ impl Manager {
             ports.extend(published.filter_map(|port| u16::try_from(port).ok()));
         }
         Ok(ports)
+    }
+
+    /// How many nodes run tasks.
+    pub async fn nodes(&self) -> Result<usize, Error> {
+        let nodes = self.engine.docker.list_nodes(None).await;
+        let nodes = nodes.map_err(self.engine.failed("list nodes"))?;
+        let is_drained = |node: &Node| {
+            let availability = node.spec.as_ref().and_then(|spec| spec.availability);
+            availability == Some(NodeSpecAvailabilityEnum::DRAIN)
+        };
+        Ok(nodes.iter().filter(|node| !is_drained(node)).count())
     }
 
     /// Creates the network of a store, which spans all nodes, if it does not exist.

@@ -14,6 +14,7 @@ use super::manager::{AppService, Manager, is_leaving, is_running, replicas};
 use super::service::{ReleaseServices, object_name, service_name};
 use super::settings::SealedKind;
 use super::start::ServiceStart;
+use crate::config::DataSection;
 use crate::ledger::RecordId;
 use crate::store::{AppName, StoreId};
 use crate::target::container_variables::ContainerVariables;
@@ -39,6 +40,11 @@ impl SwarmTarget {
         let manager = self.manager().await?;
         haproxy::check_paths(&self.context.project)?;
         self.proxy.change(|_| Ok(())).await?;
+        if let Some(section) = &self.context.project.settings.deploy.data
+            && let Some(notice) = data_of_nodes(section, manager.nodes().await?)
+        {
+            self.context.services.events.notice(notice);
+        }
         self.follow_tasks(manager).await
     }
 
@@ -310,6 +316,20 @@ impl SwarmTarget {
     }
 }
 
+/// What the user has to know about data in a swarm with this many nodes that run tasks.
+fn data_of_nodes(section: &DataSection, nodes: usize) -> Option<String> {
+    let is_volume = section
+        .source
+        .as_ref()
+        .is_none_or(|source| !source.starts_with('/'));
+    (is_volume && nodes > 1).then(|| {
+        format!(
+            "each of the {nodes} nodes of the swarm has its own volume for `{}`, and apps may be unable to write to it on nodes other than the manager; set `deploy.data.source` to a folder that all nodes share, or `deploy.data` to `null`",
+            section.path
+        )
+    })
+}
+
 /// Removes the secrets, and the values for output, that no service uses. A run that was killed may leave them.
 async fn sweep(
     manager: &Manager,
@@ -363,4 +383,24 @@ async fn remove(manager: &Manager, service: &AppService) -> Result<(), Error> {
 /// Asks a service to run this many tasks.
 pub(super) fn set_replicas(spec: &mut bollard::models::ServiceSpec, count: i64) {
     spec.mode = Some(replicas(count));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::data_of_nodes;
+    use crate::config::DataSection;
+
+    #[test]
+    fn volumes_of_several_nodes_are_named_before_the_first_build() {
+        let mut section = DataSection {
+            path: "/data".into(),
+            source: None,
+        };
+        assert_eq!(data_of_nodes(&section, 1), None);
+        assert!(data_of_nodes(&section, 2).unwrap().contains("`/data`"));
+        section.source = Some("shops".into());
+        assert!(data_of_nodes(&section, 2).is_some());
+        section.source = Some("/srv/shops".into());
+        assert_eq!(data_of_nodes(&section, 2), None);
+    }
 }
