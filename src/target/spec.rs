@@ -50,6 +50,7 @@ impl ReleaseSpec {
 
     /// The same release, whose apps have these values of `.env` files instead of those of the working tree. A
     /// variable that the config sets now keeps its value. Apps that are not listed stay as they are.
+    #[must_use]
     pub fn with_env_values(&self, mut values: EnvValues) -> Self {
         let mut spec = self.clone();
         for app in &mut spec.apps {

@@ -245,11 +245,11 @@ fn published(target: u16, port: u16) -> EndpointPortConfig {
 
 /// The command of an image, after its variables were read from the secrets.
 fn with_secrets(secrets: &[TaskSpecContainerSpecSecrets], command: &[String]) -> Vec<String> {
-    let files = secrets.iter().filter_map(file_of);
-    let read: String = files
-        .map(|file| format!(". /run/secrets/{file} && "))
-        .collect();
-    let script = format!("{read}exec \"$@\"");
+    let mut script = String::new();
+    for file in secrets.iter().filter_map(file_of) {
+        let _ = write!(script, ". /run/secrets/{file} && ");
+    }
+    script.push_str("exec \"$@\"");
     let shell = ["/bin/sh", "-c", &script, "alokai"].map(str::to_owned);
     shell.into_iter().chain(command.iter().cloned()).collect()
 }

@@ -154,15 +154,14 @@ impl SwarmTarget {
     ) -> Result<String, Error> {
         let (manager, release) = (start.manager, start.release);
         let own = release.spec.id.as_str();
-        let (kept, env, env_of) = match start.original(app) {
+        let (kept, env, env_of) = if let Some(original) = start.original(app) {
             // Swarm tells nobody the values, so the copy gets the secret of its original.
-            Some(original) => (env_secret_of(original), None, original.env_of()),
-            None => {
-                let env = release.env_secret(app)?;
-                let is_hidden = app.hidden().next().is_some();
-                let env_of = env.as_ref().filter(|_| is_hidden).map(|_| own);
-                (None, env, env_of)
-            }
+            (env_secret_of(original), None, original.env_of())
+        } else {
+            let env = release.env_secret(app)?;
+            let is_hidden = app.hidden().next().is_some();
+            let env_of = env.as_ref().filter(|_| is_hidden).map(|_| own);
+            (None, env, env_of)
         };
         let mut secrets = Vec::from_iter(kept);
         for secret in env.into_iter().chain(release.settings_secret(app)?) {
