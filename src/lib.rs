@@ -49,6 +49,7 @@ pub mod overlay;
 pub mod pipeline;
 pub mod plan;
 pub mod proxy;
+pub mod redaction;
 pub mod registry;
 pub mod release;
 pub mod report;

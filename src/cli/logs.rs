@@ -25,10 +25,11 @@ use crate::config::nearest;
 use crate::error::Error as AnyError;
 use crate::ledger::{self, RecordId, RecordSet};
 use crate::pipeline::readable;
+use crate::redaction::redactor;
 use crate::release::{self, build_of, spec_of_running};
 use crate::report::{Detail, Lines};
 use crate::store::{AppName, Store};
-use crate::target::{self, AppLine, LogQuery, SpecVariable, Target};
+use crate::target::{self, AppLine, LogQuery, Target};
 
 /// The capacity of the queue of lines to print.
 const WAITING: usize = 1000;
@@ -38,12 +39,6 @@ const COLLECT: Duration = Duration::from_millis(300);
 
 /// The pause between two checks of which release is live.
 const LOOK: Duration = Duration::from_secs(2);
-
-/// Values with fewer bytes are not replaced in output: they are mostly flags and numbers.
-const SHORTEST_SECRET: usize = 6;
-
-/// The starts of names whose values browsers receive.
-const PUBLIC: [&str; 2] = ["NEXT_PUBLIC_", "NUXT_PUBLIC_"];
 
 /// A line with the release of its app.
 type ReleaseLine = (RecordId, AppLine);
@@ -412,13 +407,7 @@ impl Masks {
                 spec_of_running(&follower.targets.project, None, build, it).ok()
             });
         let apps = spec.into_iter().flat_map(|spec| spec.apps).map(|app| {
-            let variables = app.variables.iter();
-            // Browsers receive public values.
-            let own = variables.filter(|(name, _)| !PUBLIC.iter().any(|it| name.starts_with(it)));
-            let secrets = own.filter_map(|(_, variable)| match variable {
-                SpecVariable::Secret(secret) => Some(secret.expose_secret()),
-                SpecVariable::Template(_) => None,
-            });
+            let secrets = app.hidden().map(|(_, secret)| secret.expose_secret());
             (app.app.clone(), redactor(secrets))
         });
         Ok(Self {
@@ -437,8 +426,4 @@ impl Masks {
             ..line
         }
     }
-}
-
-fn redactor<'s>(secrets: impl Iterator<Item = &'s str>) -> Redactor {
-    Redactor::new(secrets.filter(|secret| secret.len() >= SHORTEST_SECRET))
 }

@@ -4,15 +4,16 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
-use http_client::{HttpOptions, Redactor, build};
+use http_client::{HttpOptions, build};
 use reqwest::{Client, Url};
 use secrecy::ExposeSecret;
 
 use super::Error;
 use crate::event::{EventSubject, Events};
+use crate::redaction::redactor;
 use crate::registry::USER_AGENT;
 use crate::store::AppName;
-use crate::target::{AppState, HealthProbe, ReleaseSpec, Replica, SpecVariable, Target};
+use crate::target::{AppState, HealthProbe, ReleaseSpec, ReleasedApp, Replica, Target};
 
 /// The pause between two messages about what is waited for.
 const PROGRESS: Duration = Duration::from_secs(5);
@@ -25,9 +26,6 @@ const STATE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The most last lines of an app in an error.
 const TAIL: usize = 40;
-
-/// The fewest characters of a value that is replaced in the last lines of an app.
-const SHORTEST_SECRET: usize = 6;
 
 /// The apps of one release, where they can be probed.
 pub struct ProbedRelease<'a> {
@@ -266,15 +264,10 @@ impl ProbedRelease<'_> {
         };
         let settings = settings.unwrap_or_default();
         let apps = self.spec.apps.iter().filter(|it| it.app == state.app);
-        let own = apps.flat_map(|app| app.variables.values());
-        let own = own.filter_map(|variable| match variable {
-            SpecVariable::Secret(secret) => Some(secret),
-            SpecVariable::Template(_) => None,
-        });
+        let own = apps.flat_map(ReleasedApp::hidden).map(|(_, secret)| secret);
         let secrets = own.chain(settings.values());
-        let secrets = secrets.map(ExposeSecret::expose_secret);
-        let secrets = secrets.filter(|secret| secret.len() >= SHORTEST_SECRET);
-        let text = Redactor::new(secrets).redact(&state.tail.join("\n"));
+        let redactor = redactor(secrets.map(ExposeSecret::expose_secret));
+        let text = redactor.redact(&state.tail.join("\n"));
         AppState {
             tail: text.lines().map(str::to_owned).collect(),
             ..state

@@ -289,7 +289,6 @@ impl Target for ConsoleTarget {
             observes: false,
             locks: false,
             settings: false,
-            env_files: false,
             logs: false,
             maintenance: false,
         }

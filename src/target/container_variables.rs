@@ -11,17 +11,6 @@ use crate::config::{AppReference, TemplatePart, ValueTemplate};
 /// The most characters of an app's name in its host name. A label of a host name has at most 63.
 const LONGEST_NAME: usize = 36;
 
-/// Values with fewer bytes are not replaced in output: they are mostly flags and numbers.
-pub const SHORTEST_SECRET: usize = 6;
-
-/// The starts of names whose values browsers receive.
-const PUBLIC: [&str; 2] = ["NEXT_PUBLIC_", "NUXT_PUBLIC_"];
-
-/// Whether browsers receive the value of a variable.
-pub fn is_public(name: &str) -> bool {
-    PUBLIC.iter().any(|start| name.starts_with(start))
-}
-
 /// What the variables of a release's apps are made from.
 pub struct ContainerVariables<'a> {
     /// The release.
@@ -51,8 +40,8 @@ impl ContainerVariables<'_> {
         variables
     }
 
-    /// The secrets and settings of an app.
-    pub fn secret(&self, app: &ReleasedApp) -> BTreeMap<String, SecretString> {
+    /// The values of `.env` files of an app. Settings of the same name replace them.
+    pub fn of_files(&self, app: &ReleasedApp) -> BTreeMap<String, SecretString> {
         // The path of the volume replaces a path from a `.env` file, which would be removed with the release.
         let is_data = |name: &str| self.data.is_some() && name == DATA_VARIABLE;
         let secrets = app
@@ -64,17 +53,20 @@ impl ContainerVariables<'_> {
                 }
                 _ => None,
             });
-        secrets.chain(self.settings.clone()).collect()
+        secrets.collect()
     }
 
-    /// The names of the variables whose values are replaced in output. Browsers receive public ones.
+    /// The names of the variables with values of `.env` files that no setting replaces.
+    pub fn file_names(&self, app: &ReleasedApp) -> Vec<String> {
+        let names = self.of_files(app).into_keys();
+        names
+            .filter(|name| !self.settings.contains_key(name))
+            .collect()
+    }
+
+    /// The names of the variables whose values are replaced in output.
     pub fn secret_names<'n>(&'n self, app: &'n ReleasedApp) -> Vec<&'n str> {
-        let is_secret = |name: &str, variable: &SpecVariable| {
-            matches!(variable, SpecVariable::Secret(_)) && !is_public(name)
-        };
-        let variables = app.variables.iter();
-        let of_files = variables.filter(|(name, variable)| is_secret(name, variable));
-        let names = of_files.map(|(name, _)| name.as_str());
+        let names = app.hidden().map(|(name, _)| name);
         names
             .chain(self.settings.keys().map(String::as_str))
             .collect()
@@ -83,7 +75,7 @@ impl ContainerVariables<'_> {
     /// All variables of an app, as `NAME=value`, sorted.
     pub fn all(&self, app: &ReleasedApp) -> Vec<String> {
         let mut values = self.plain(app);
-        for (name, value) in self.secret(app) {
+        for (name, value) in self.of_files(app).into_iter().chain(self.settings.clone()) {
             values.insert(name, value.expose_secret().to_owned());
         }
         lines(values)

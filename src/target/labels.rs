@@ -17,6 +17,8 @@ pub const RELEASE: &str = "com.alokai.release";
 pub const PORT: &str = "com.alokai.port";
 /// The label with the names of the variables whose values are secrets.
 pub const SECRETS: &str = "com.alokai.secrets";
+/// The label with the names of the variables whose values are those of `.env` files.
+pub const ENV_FILES: &str = "com.alokai.env-files";
 /// The label with the version of the settings.
 pub const SETTINGS: &str = "com.alokai.settings";
 

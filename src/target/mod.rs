@@ -28,7 +28,7 @@ use self::local::{LocalClient, LocalTarget};
 pub use command::{CommandTarget, Error as CommandError};
 pub use console::{ConsoleTarget, Error as ConsoleError, reach as reach_console};
 pub use hosts::hosts;
-pub use spec::{HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable};
+pub use spec::{EnvValues, HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable};
 
 use crate::config::Project;
 use crate::ledger::RecordId;
@@ -207,8 +207,6 @@ pub struct Capabilities {
     pub locks: bool,
     /// Whether the target stores settings.
     pub settings: bool,
-    /// Whether apps read the `.env` files of the composition.
-    pub env_files: bool,
     /// Whether there is output of apps to read.
     pub logs: bool,
     /// Whether a page can be shown instead of the store.

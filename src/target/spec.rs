@@ -3,10 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use secrecy::SecretString;
+
 use crate::config::{AppReference, TemplatePart, ValueTemplate};
 use crate::ledger::RecordId;
 use crate::plan::browser_variable;
+use crate::redaction::is_public;
 use crate::store::{AppKind, AppName, StoreId};
+use crate::target::Settings;
+
+/// Values of `.env` files, by app.
+pub type EnvValues = BTreeMap<AppName, Settings>;
 
 /// A release of a store: all of its apps.
 #[derive(Debug, Clone)]
@@ -39,6 +46,33 @@ impl ReleaseSpec {
             hosts: Vec::new(),
             stop_timeout: Duration::from_secs(10),
         }
+    }
+
+    /// The same release, whose apps have these values of `.env` files instead of those of the working tree. A
+    /// variable that the config sets now keeps its value. Apps that are not listed stay as they are.
+    #[must_use]
+    pub fn with_env_values(&self, mut values: EnvValues) -> Self {
+        let mut spec = self.clone();
+        for app in &mut spec.apps {
+            let Some(values) = values.remove(&app.app) else {
+                continue;
+            };
+            let variables = &mut app.variables;
+            variables.retain(|_, variable| matches!(variable, SpecVariable::Template(_)));
+            for (name, value) in values {
+                variables.entry(name).or_insert(SpecVariable::Secret(value));
+            }
+        }
+        spec
+    }
+
+    /// What the user has to know about a copy if the target does not have the values of `.env` files of its
+    /// original.
+    pub fn without_original(&self, original: &RecordId) -> String {
+        format!(
+            "`{}`: the target does not have the values of `.env` files of release {original} any more, so its copy {} gets those of this working tree",
+            self.store, self.id
+        )
     }
 
     /// The app that a placeholder of the app `own` names. `None` if the release does not have it.
@@ -95,13 +129,25 @@ pub struct ReleasedApp {
     pub health: HealthProbe,
 }
 
+impl ReleasedApp {
+    /// The variables with values of `.env` files that output must not show.
+    pub fn hidden(&self) -> impl Iterator<Item = (&str, &SecretString)> {
+        let variables = self.variables.iter();
+        let hidden = variables.filter(|(name, _)| !is_public(name));
+        hidden.filter_map(|(name, variable)| match variable {
+            SpecVariable::Secret(secret) => Some((name.as_str(), secret)),
+            SpecVariable::Template(_) => None,
+        })
+    }
+}
+
 /// A variable of an app.
 #[derive(Debug, Clone)]
 pub enum SpecVariable {
     /// A value with placeholders, which the target fills in with its own ports and addresses.
     Template(ValueTemplate),
     /// A value of a `.env` file.
-    Secret(secrecy::SecretString),
+    Secret(SecretString),
 }
 
 /// How the health of an app is probed: requests for `path` until `consecutive` of them succeed in a

@@ -9,8 +9,8 @@ use secrecy::ExposeSecret;
 use super::{Error, HookContext};
 use crate::config::{HookValue, HookValuePart};
 use crate::pipeline::services::ScriptEnvironment;
-use crate::pipeline::start::SHORTEST_SECRET;
 use crate::plan::HookPlan;
+use crate::redaction::redactor;
 use crate::store::AppName;
 
 /// The variables of a hook.
@@ -58,7 +58,6 @@ impl HookVariables {
             .map(|(name, value)| (name.clone(), value.expose_secret().to_owned()))
             .collect();
         secrets.extend(settings.values().cloned());
-        secrets.retain(|secret| secret.len() >= SHORTEST_SECRET);
         Ok(Self {
             own,
             settings,
@@ -68,7 +67,7 @@ impl HookVariables {
 
     /// Replaces the secrets of the hook in its output.
     pub fn redactor(&self) -> Redactor {
-        Redactor::new(self.secrets.iter().map(String::as_str))
+        redactor(self.secrets.iter().map(String::as_str))
     }
 
     /// The environment on this machine: also the variables of the system.

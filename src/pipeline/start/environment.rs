@@ -14,13 +14,10 @@ use crate::plan::{
     BrowserTests, EnvFile, EnvFileError, KnownVariable, Launch, PlannedVariable, ServerPlan,
     StoreServers,
 };
+use crate::redaction::{is_public, redactor};
 
 /// The variable with further folders in which Node searches for packages.
 pub const MODULE_PATH: &str = "NODE_PATH";
-
-/// Values of `.env` files with fewer bytes are not replaced in output: they are mostly flags and
-/// numbers, which also occur elsewhere in the output.
-pub const SHORTEST_SECRET: usize = 6;
 
 /// The variables of a started app, with their values.
 pub struct ServerEnvironment {
@@ -108,11 +105,6 @@ impl ServerEnvironment {
     }
 }
 
-/// Whether the value of the variable is public, because browsers receive it.
-fn is_public(name: &str) -> bool {
-    name.starts_with("NEXT_PUBLIC_") || name.starts_with("NUXT_PUBLIC_")
-}
-
 /// The values of an app's `.env` files.
 pub struct AppSecrets {
     /// The variables that are set from the files, with their values as they are now.
@@ -130,14 +122,14 @@ impl AppSecrets {
         let mut hidden = Vec::new();
         let mut values = BTreeMap::new();
         for (name, value) in read_all(files)? {
-            if value.len() >= SHORTEST_SECRET && !is_public(&name) {
+            if !is_public(&name) {
                 hidden.push(value.clone());
             }
             if let Some(PlannedVariable::EnvFile(_)) = environment.get(&name) {
                 values.insert(name, value);
             }
         }
-        let redactor = Redactor::new(hidden.iter().map(String::as_str));
+        let redactor = redactor(hidden.iter().map(String::as_str));
         Ok(Self { values, redactor })
     }
 }

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use miette::Diagnostic;
 
 pub use container::{LABEL as PROJECT_LABEL, output_of, pull_missing, remove};
-pub use environment::{SHORTEST_SECRET, ServerEnvironment};
+pub use environment::ServerEnvironment;
 pub use folder::isolated_folder;
 pub use ports::{free_ports, is_in_use};
 pub use process::{ServerCommand, how};

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http_client::Redactor;
 use miette::Diagnostic;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
@@ -13,8 +12,9 @@ use tokio::process::Command;
 
 use super::child::{VerbEnd, VerbProcess};
 use crate::pipeline::{TAIL, readable};
+use crate::redaction::redactor;
 use crate::store::StoreId;
-use crate::target::{Error as TargetError, ReleaseSpec, SpecVariable, TargetContext};
+use crate::target::{Error as TargetError, ReleaseSpec, ReleasedApp, TargetContext};
 
 /// The version of the protocol.
 const PROTOCOL: u32 = 1;
@@ -27,9 +27,6 @@ const STAGE_TIMEOUT: Duration = Duration::from_mins(15);
 
 /// The exit code of a program that does not know a verb.
 const UNKNOWN_VERB: i32 = 64;
-
-/// Shorter values of settings are not replaced in messages: they are mostly flags and numbers.
-const SHORTEST_SECRET: usize = 6;
 
 /// Variables with secrets of this program, which the user's program does not get.
 const SECRETS: [&str; 3] = [
@@ -245,20 +242,15 @@ impl UserProgram {
     }
 }
 
-/// The secret values of a release.
+/// The values of a release that output must not show.
 pub fn secrets_of(spec: &ReleaseSpec) -> impl Iterator<Item = &SecretString> {
-    let variables = spec.apps.iter().flat_map(|app| app.variables.values());
-    variables.filter_map(|variable| match variable {
-        SpecVariable::Secret(secret) => Some(secret),
-        SpecVariable::Template(_) => None,
-    })
+    let hidden = spec.apps.iter().flat_map(ReleasedApp::hidden);
+    hidden.map(|(_, secret)| secret)
 }
 
 /// A text without these secrets.
 fn redacted(text: &str, secrets: &[SecretString]) -> String {
-    let secrets = secrets.iter().map(ExposeSecret::expose_secret);
-    let secrets = secrets.filter(|secret| secret.len() >= SHORTEST_SECRET);
-    Redactor::new(secrets).redact(text)
+    redactor(secrets.iter().map(ExposeSecret::expose_secret)).redact(text)
 }
 
 /// The last lines of standard error.

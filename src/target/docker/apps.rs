@@ -9,7 +9,7 @@ use bollard::models::{
 
 use super::data::StoreData;
 use crate::target::container_variables::{ContainerVariables, host_name};
-use crate::target::labels::{APP, PORT, RELEASE, SECRETS, StoreLabels};
+use crate::target::labels::{APP, ENV_FILES, PORT, RELEASE, SECRETS, StoreLabels};
 use crate::target::{ReleaseSpec, ReleasedApp};
 
 /// The limits of a container's output: three files.
@@ -61,6 +61,10 @@ impl ReleaseContainers<'_> {
         labels.insert(
             SECRETS.to_owned(),
             self.variables.secret_names(app).join(","),
+        );
+        labels.insert(
+            ENV_FILES.to_owned(),
+            self.variables.file_names(app).join(","),
         );
         let endpoint = EndpointSettings {
             aliases: Some(vec![host_name(self.spec, app)]),

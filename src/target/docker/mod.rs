@@ -6,6 +6,7 @@
 //! starts the next.
 
 pub(super) mod apps;
+mod copies;
 pub(super) mod data;
 pub(super) mod engine;
 mod error;
@@ -116,7 +117,6 @@ impl Target for DockerTarget {
             observes: true,
             locks: true,
             settings: true,
-            env_files: true,
             logs: true,
             maintenance: has_proxy,
         }

@@ -13,8 +13,8 @@ use super::DockerTarget;
 use super::engine::{AppContainer, Engine};
 use super::error::Error;
 use crate::ledger::RecordId;
+use crate::redaction::redactor;
 use crate::store::{AppName, StoreId};
-use crate::target::container_variables::SHORTEST_SECRET;
 use crate::target::labels::SECRETS;
 use crate::target::{AppLine, AppState, LogQuery};
 
@@ -38,6 +38,10 @@ impl DockerTarget {
                 continue;
             };
             let state = found.state.unwrap_or_default();
+            let config = found.config.unwrap_or_default();
+            // A copy has values that the working tree does not have.
+            let redactor = redactor(secrets_of(&config));
+            let tail = engine.tail(&container.id).await.into_iter();
             let running = state.running == Some(true) && state.restarting != Some(true);
             states.push(AppState {
                 app: container.app,
@@ -47,7 +51,7 @@ impl DockerTarget {
                     .restart_count
                     .and_then(|count| u32::try_from(count).ok())
                     .unwrap_or_default(),
-                tail: engine.tail(&container.id).await,
+                tail: tail.map(|line| redactor.redact(&line)).collect(),
             });
         }
         states.sort_by(|a, b| a.app.cmp(&b.app));
@@ -84,8 +88,7 @@ async fn send_output(
         return Ok(());
     };
     let config = found.config.unwrap_or_default();
-    let secrets = secrets_of(&config);
-    let redactor = Redactor::new(secrets.iter().map(String::as_str));
+    let redactor = redactor(secrets_of(&config));
     let pieces = engine.output(&container.id, wanted.follow, wanted.since);
     send_lines(pieces, &container.app, &redactor, wanted).await
 }
@@ -131,17 +134,16 @@ pub async fn send_lines<E>(
 
 /// The values of a container's variables that are secrets: those that its label names. A container
 /// without the label is of an earlier version of this program, and all of its values are secrets.
-fn secrets_of(config: &ContainerConfig) -> Vec<String> {
+fn secrets_of(config: &ContainerConfig) -> impl Iterator<Item = &str> {
     let labels = config.labels.as_ref();
     let names = labels.and_then(|labels| labels.get(SECRETS));
     let names: Option<Vec<&str>> = names.map(|names| names.split(',').collect());
     let variables = config.env.iter().flatten();
     let variables = variables.filter_map(|variable| variable.split_once('='));
-    let secrets = variables.filter(|(name, value)| {
-        let is_named = names.as_ref().is_none_or(|names| names.contains(name));
-        is_named && value.len() >= SHORTEST_SECRET
-    });
-    secrets.map(|(_, value)| value.to_owned()).collect()
+    variables.filter_map(move |(name, value)| {
+        let is_named = names.as_ref().is_none_or(|names| names.contains(&name));
+        is_named.then_some(value)
+    })
 }
 
 /// How a container ended.

@@ -198,6 +198,8 @@ impl DockerTarget {
         // What a killed run has left only uses disk space.
         let _ = sweep(engine, &owner, spec).await;
         let network = network(&owner);
+        let containers = engine.app_containers(&owner).await?;
+        let spec = &*self.with_kept_values(engine, &containers, spec).await?;
         engine.network(&network, &owner).await?;
         let services = &self.context.services;
         let pulls = spec

@@ -18,6 +18,7 @@ use tokio::sync::Mutex;
 use super::error::Error;
 use super::kinds::{ObjectKind, POD, SERVICE};
 use super::kubeconfig::{ApiLogin, Cluster};
+use super::names::StoreOwner;
 use super::session::ApiSession;
 
 /// The name under which the server knows the fields of this program.
@@ -123,6 +124,21 @@ impl Api {
             doing: format!("read {}", kind.object(name)),
         };
         self.read(request).await
+    }
+
+    /// An object of a store, if it exists. Fails if an object with its name belongs to something else.
+    pub async fn owned(
+        &self,
+        kind: ObjectKind,
+        name: &str,
+        owner: &StoreOwner,
+    ) -> Result<Option<Value>, Error> {
+        match self.get(kind, name).await? {
+            Some(found) if !owner.owns(&found) => Err(Error::Foreign {
+                object: kind.object(name),
+            }),
+            found => Ok(found),
+        }
     }
 
     /// The objects with these labels. None if the server does not know the kind.
@@ -256,8 +272,12 @@ impl Api {
         self.value(response, &request).await.map(drop)
     }
 
-    /// The output of a pod.
-    pub async fn log(&self, pod: &str, query: &[(&str, String)]) -> Result<Response, Error> {
+    /// The output of a pod. None if its container has not started, or if the pod does not exist any more.
+    pub async fn log(
+        &self,
+        pod: &str,
+        query: &[(&str, String)],
+    ) -> Result<Option<Response>, Error> {
         let follows = query.iter().any(|(name, _)| *name == "follow");
         let path = format!("{}/log", self.path(POD, Some(pod)));
         let url = self.url(&path)?;
@@ -271,10 +291,18 @@ impl Api {
         }
         let response = sending.send().await.map_err(|error| self.lost(error))?;
         if response.status().is_success() {
-            return Ok(response);
+            return Ok(Some(response));
         }
         let doing = format!("read the output of {}", POD.object(pod));
-        Err(self.refused(response, &doing).await)
+        match self.refused(response, &doing).await {
+            Error::Refused { status: 404, .. } => Ok(None),
+            Error::Refused {
+                status: 400,
+                message,
+                ..
+            } if message.contains("waiting to start") => Ok(None),
+            error => Err(error),
+        }
     }
 
     /// The answer of an app, by the proxy of the server: `http:<service>:<port>` and a path.

@@ -271,6 +271,34 @@ pub enum Error {
         /// The app.
         app: String,
     },
+    /// The output of a pod ended too early.
+    #[error("the connection with the output of {pod} was lost: {reason}")]
+    #[diagnostic(
+        code(alokai::kubernetes::lost),
+        help("run the command again; `--since` leaves out what was shown before")
+    )]
+    Lost {
+        /// The pod.
+        pod: String,
+        /// The cause.
+        reason: String,
+    },
+    /// The secrets of a pod are not known.
+    #[error(
+        "the Deployment of `{app}` does not exist any more, so the secrets in the output of {pod} are not known"
+    )]
+    #[diagnostic(
+        code(alokai::kubernetes::pod_left),
+        help(
+            "run the command again when the cluster has deleted the pod; `alokai store status` shows which releases run"
+        )
+    )]
+    PodLeft {
+        /// The app.
+        app: String,
+        /// The pod.
+        pod: String,
+    },
     /// There is no release behind which a page could be shown.
     #[error(
         "no release of `{store}` gets the traffic, so there is no address for a maintenance page"

@@ -78,21 +78,23 @@ impl LeaseLock<'_> {
         }
     }
 
-    /// The holder.
+    /// The holder, if its lease has not ended.
     pub async fn holder(&self) -> Result<Option<LockClaim>, Error> {
-        Ok(self.held().await?.map(|held| held.claim))
+        let held = self.held().await?;
+        let held = held.filter(|held| !held.has_ended(self.api.now()));
+        Ok(held.map(|held| held.claim))
     }
 
     async fn held(&self) -> Result<Option<HeldLock>, Error> {
         let name = self.owner.lock();
-        let Some(object) = self.api.get(LEASE, &name).await? else {
+        let Some(object) = self.api.owned(LEASE, &name, self.owner).await? else {
             return Ok(None);
         };
         let claim = object["metadata"]["annotations"][CLAIM].as_str();
         let claim = claim.and_then(|claim| serde_json::from_str(claim).ok());
         let renewed = object["spec"]["renewTime"].as_str();
         let renewed = renewed.and_then(|time| time.parse().ok());
-        match claim.zip(renewed).filter(|_| self.owner.owns(&object)) {
+        match claim.zip(renewed) {
             Some((claim, renewed)) => Ok(Some(HeldLock {
                 object,
                 claim,

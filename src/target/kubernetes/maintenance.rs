@@ -60,7 +60,7 @@ impl KubernetesTarget {
         let pull_secrets = &self.section().image_pull_secrets;
         let objects = page_objects(&owner, &api.namespace, page, &image, pull_secrets);
         for (kind, _) in &objects {
-            check_owner(api, &owner, *kind).await?;
+            api.owned(*kind, &owner.page(), &owner).await?;
         }
         for (kind, object) in objects {
             apply(api, kind, &owned_by(&public, object)).await?;
@@ -157,16 +157,6 @@ fn digest_of(page: &str) -> String {
     let digest = digest(&SHA256, page.as_bytes());
     let digits = digest.as_ref().iter().map(|byte| format!("{byte:02x}"));
     digits.collect()
-}
-
-/// Fails if an object with the name of the page belongs to something else.
-async fn check_owner(api: &Api, owner: &StoreOwner, kind: ObjectKind) -> Result<(), Error> {
-    match api.get(kind, &owner.page()).await? {
-        Some(found) if !owner.owns(&found) => Err(Error::Foreign {
-            object: kind.object(&owner.page()),
-        }),
-        _ => Ok(()),
-    }
 }
 
 /// Waits until all pods serve the newest page. The inner error is why they do not.

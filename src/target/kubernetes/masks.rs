@@ -13,8 +13,8 @@ use super::kinds::SECRET;
 use super::names::{RELEASE, StoreOwner};
 use super::settings::values_of;
 use crate::ledger::RecordId;
+use crate::redaction::{is_public, redactor};
 use crate::store::AppName;
-use crate::target::container_variables::{SHORTEST_SECRET, is_public};
 
 impl KubernetesTarget {
     /// What replaces the values of the Secrets that the apps of a release have.
@@ -42,7 +42,7 @@ impl KubernetesTarget {
                 }
                 own.extend(known.get(name).cloned().unwrap_or_default());
             }
-            let redactor = Redactor::new(own.iter().map(String::as_str));
+            let redactor = redactor(own.iter().map(String::as_str));
             redactors.insert(app.app, redactor);
         }
         Ok(redactors)
@@ -50,7 +50,7 @@ impl KubernetesTarget {
 }
 
 /// The names of the Secrets whose values an app has.
-fn secret_names(deployment: &Value) -> impl Iterator<Item = &str> {
+pub fn secret_names(deployment: &Value) -> impl Iterator<Item = &str> {
     let container = &deployment["spec"]["template"]["spec"]["containers"][0];
     let sources = container["envFrom"].as_array().into_iter().flatten();
     sources.filter_map(|source| source["secretRef"]["name"].as_str())
@@ -60,10 +60,7 @@ fn secret_names(deployment: &Value) -> impl Iterator<Item = &str> {
 fn secrets_of(secret: &Value) -> Result<Vec<String>, Error> {
     let is_of_release = secret["metadata"]["labels"][RELEASE].is_string();
     let values = values_of(secret)?.into_iter();
-    let values = values.filter(|(name, value)| {
-        let is_shown = is_of_release && is_public(name);
-        !is_shown && value.expose_secret().len() >= SHORTEST_SECRET
-    });
+    let values = values.filter(|(name, _)| !is_of_release || !is_public(name));
     let values = values.map(|(_, value)| value.expose_secret().to_owned());
     Ok(values.collect())
 }

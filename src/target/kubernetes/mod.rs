@@ -7,6 +7,7 @@
 
 mod api;
 mod apply;
+mod copies;
 mod error;
 mod kinds;
 mod kubeconfig;
@@ -135,7 +136,6 @@ impl Target for KubernetesTarget {
             observes: true,
             locks: true,
             settings: true,
-            env_files: true,
             logs: true,
             maintenance: true,
         }

@@ -140,7 +140,12 @@ pub fn deployment(spec: &ReleaseSpec, app: &ReleasedApp) -> String {
 
 /// The name of the Secret with the values of an app's `.env` files.
 pub fn environment_secret(spec: &ReleaseSpec, app: &ReleasedApp) -> String {
-    format!("{}-env", deployment(spec, app))
+    environment_secret_of(&deployment(spec, app))
+}
+
+/// The name of the Secret with the values of `.env` files that the pods of a Deployment get.
+pub fn environment_secret_of(deployment: &str) -> String {
+    format!("{deployment}-env")
 }
 
 /// The name of an app's port, which is the same in each release. It has at most 15 characters.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use futures_util::TryStreamExt;
-use futures_util::future::join_all;
+use futures_util::future::try_join_all;
+use http_client::Redactor;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::io::AsyncBufReadExt;
@@ -43,6 +44,7 @@ impl KubernetesTarget {
         let pods = api.list(POD, &owner.query_release(release)).await?;
         let pods = pods_by_app(pods.unwrap_or_default());
         let mut states = Vec::new();
+        let mut redactors = None;
         for deployment in self.deployments(api, &owner).await? {
             if deployment.release != *release {
                 continue;
@@ -61,7 +63,19 @@ impl KubernetesTarget {
             state.tail.extend(conditions(&deployment.object));
             if let Some(pod) = own.iter().find(|pod| ended(pod).is_some()).or(own.first()) {
                 let room = TAIL.saturating_sub(state.tail.len());
-                state.tail.extend(tail(api, pod, room).await);
+                let lines = tail(api, pod, room).await;
+                if !lines.is_empty() && redactors.is_none() {
+                    // A copy has values that the working tree does not have.
+                    let known = self.redactors(api, &owner, release).await;
+                    redactors = Some(known.unwrap_or_default());
+                }
+                let redactor = redactors.as_ref().and_then(|known| known.get(&state.app));
+                // Lines whose secrets are not known are not shown.
+                let lines = redactor.into_iter().flat_map(|redactor| {
+                    let lines = lines.iter();
+                    lines.map(|line| redactor.redact(line))
+                });
+                state.tail.extend(lines);
             }
             states.push(state);
         }
@@ -89,45 +103,70 @@ impl KubernetesTarget {
         let pods: Vec<(AppName, u32, Value)> = numbered.collect();
         let redactors = &self.redactors(api, &owner, &release).await?;
         let reading = pods.into_iter().map(|(app, replica, pod)| async move {
-            // The Deployment was deleted meanwhile, so the secrets of its pods are not known.
-            let Some(redactor) = redactors.get(&app) else {
-                return;
+            let pod = name_of(&pod);
+            let redactor = redactors.get(&app).ok_or_else(|| Error::PodLeft {
+                app: app.to_string(),
+                pod: POD.object(pod),
+            })?;
+            let source = PodOutput { api, pod, redactor };
+            let line_of = |at, line| AppLine {
+                app: app.clone(),
+                replica,
+                at,
+                line,
             };
-            let mut query = vec![
-                ("container", "app".to_owned()),
-                ("timestamps", "true".to_owned()),
-            ];
-            if wanted.follow {
-                query.push(("follow", "true".into()));
-            }
-            if let Some(since) = wanted.since {
-                query.push(("sinceTime", format!("{since:.0}")));
-            }
-            // A pod that has not started yet has no output.
-            let Ok(response) = api.log(name_of(&pod), &query).await else {
-                return;
-            };
-            let pieces = response.bytes_stream().map_err(std::io::Error::other);
-            let mut lines = StreamReader::new(Box::pin(pieces)).split(b'\n');
-            while let Ok(Some(line)) = lines.next_segment().await {
-                let line = String::from_utf8_lossy(&line);
-                let (at, line) = with_time(line.trim_end_matches('\r'));
-                // The server compares whole seconds.
-                if wanted.since.is_some() && at.is_some() && at < wanted.since {
-                    continue;
-                }
-                let line = AppLine {
-                    app: app.clone(),
-                    replica,
-                    at,
-                    line: redactor.redact(line),
-                };
-                if wanted.lines.send(line).await.is_err() {
-                    return;
-                }
-            }
+            source.send(wanted, line_of).await
         });
-        join_all(reading).await;
+        try_join_all(reading).await?;
+        Ok(())
+    }
+}
+
+/// The output of a pod.
+struct PodOutput<'a> {
+    api: &'a Api,
+    pod: &'a str,
+    redactor: &'a Redactor,
+}
+
+impl PodOutput<'_> {
+    /// Sends the lines, until the output ends or nobody receives them.
+    async fn send(
+        &self,
+        wanted: &LogQuery,
+        line_of: impl Fn(Option<Timestamp>, String) -> AppLine,
+    ) -> Result<(), Error> {
+        let mut query = vec![
+            ("container", "app".to_owned()),
+            ("timestamps", "true".to_owned()),
+        ];
+        if wanted.follow {
+            query.push(("follow", "true".into()));
+        }
+        if let Some(since) = wanted.since {
+            query.push(("sinceTime", format!("{since:.0}")));
+        }
+        let Some(response) = self.api.log(self.pod, &query).await? else {
+            return Ok(());
+        };
+        let pieces = response.bytes_stream().map_err(std::io::Error::other);
+        let mut lines = StreamReader::new(Box::pin(pieces)).split(b'\n');
+        let lost = |error: std::io::Error| Error::Lost {
+            pod: POD.object(self.pod),
+            reason: error.to_string(),
+        };
+        while let Some(line) = lines.next_segment().await.map_err(lost)? {
+            let line = String::from_utf8_lossy(&line);
+            let (at, line) = with_time(line.trim_end_matches('\r'));
+            // The server compares whole seconds.
+            if wanted.since.is_some() && at.is_some() && at < wanted.since {
+                continue;
+            }
+            let line = line_of(at, self.redactor.redact(line));
+            if wanted.lines.send(line).await.is_err() {
+                break;
+            }
+        }
         Ok(())
     }
 }
@@ -234,10 +273,10 @@ async fn tail(api: &Api, pod: &Value, lines: usize) -> Vec<String> {
     };
     let is_restarted = container(pod)["restartCount"].as_u64() > Some(0);
     let mut response = api.log(name_of(pod), &query(is_restarted)).await;
-    if response.is_err() && is_restarted {
+    if is_restarted && !matches!(response, Ok(Some(_))) {
         response = api.log(name_of(pod), &query(false)).await;
     }
-    let Ok(response) = response else {
+    let Ok(Some(response)) = response else {
         return Vec::new();
     };
     let text = response.text().await.unwrap_or_default();

@@ -212,3 +212,121 @@ fn rewrite(rewrite: IngressRewrite, path: &str) -> (Map<String, Value>, String, 
         _ => (Map::new(), path, path_type),
     }
 }
+
+/// A route as it is applied before the switch: the paths of the live release, and those that only the next
+/// release has. So the live release keeps its paths if the switch fails. None if another part of the route
+/// changes, such as its hosts: that waits until after the switch.
+pub fn before_switch(live: Option<&Value>, wanted: &Value) -> Option<Value> {
+    let Some(live) = live else {
+        return Some(wanted.clone());
+    };
+    let annotations = &live["metadata"]["annotations"];
+    let mut own = wanted["metadata"]["annotations"].as_object().into_iter();
+    let keeps_annotations = own.all(|own| own.iter().all(|(name, it)| annotations[name] == *it));
+    let (before, after) = (&live["spec"], &wanted["spec"]);
+    let parts = ["parentRefs", "hostnames", "ingressClassName", "tls"];
+    let keeps_parts = parts.iter().all(|part| before[part] == after[part]);
+    let hosts = |spec: &Value| -> Vec<Value> {
+        let rules = spec["rules"].as_array().into_iter().flatten();
+        rules.map(|rule| rule["host"].clone()).collect()
+    };
+    let is_ingress = wanted["kind"] == INGRESS.name;
+    if !keeps_annotations || !keeps_parts || (is_ingress && hosts(before) != hosts(after)) {
+        return None;
+    }
+    let mut route = wanted.clone();
+    if is_ingress {
+        let rules = route["spec"]["rules"].as_array_mut().into_iter().flatten();
+        let live = before["rules"].as_array().into_iter().flatten();
+        for (rule, live) in rules.zip(live) {
+            let paths = &mut rule["http"]["paths"];
+            *paths = merged(&live["http"]["paths"], paths, |it| &it["path"]);
+        }
+    } else {
+        let rules = &mut route["spec"]["rules"];
+        *rules = merged(
+            &before["rules"],
+            rules,
+            |it| &it["matches"][0]["path"]["value"],
+        );
+    }
+    Some(route)
+}
+
+/// The live rules, and those of the next release for other paths.
+fn merged(live: &Value, next: &Value, path_of: fn(&Value) -> &Value) -> Value {
+    let (live, next) = (live.as_array(), next.as_array());
+    let (live, next) = (
+        live.map_or(&[][..], Vec::as_slice),
+        next.map_or(&[][..], Vec::as_slice),
+    );
+    let is_new = |rule: &&Value| live.iter().all(|it| path_of(it) != path_of(rule));
+    live.iter()
+        .chain(next.iter().filter(is_new))
+        .cloned()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::before_switch;
+
+    fn ingress(host: &str, paths: &[(&str, &str)]) -> Value {
+        let paths = paths.iter().map(|(path, port)| {
+            json!({ "path": path, "backend": { "service": { "port": { "name": port } } } })
+        });
+        let paths: Value = paths.collect();
+        json!({
+            "kind": "Ingress",
+            "metadata": { "name": "us" },
+            "spec": { "rules": [{ "host": host, "http": { "paths": paths } }] },
+        })
+    }
+
+    fn route(paths: &[(&str, u16)]) -> Value {
+        let rules = paths.iter().map(|(path, port)| {
+            json!({ "matches": [{ "path": { "value": path } }], "backendRefs": [{ "port": port }] })
+        });
+        let rules: Value = rules.collect();
+        json!({ "kind": "HTTPRoute", "metadata": {}, "spec": { "hostnames": ["a"], "rules": rules } })
+    }
+
+    #[test]
+    fn the_live_release_keeps_its_paths_until_the_switch() {
+        let live = ingress(
+            "a",
+            &[("/", "frontend"), ("/old/", "old"), ("/moved/", "old")],
+        );
+        let next = ingress(
+            "a",
+            &[("/", "frontend"), ("/moved/", "new"), ("/new/", "new")],
+        );
+        let both = ingress(
+            "a",
+            &[
+                ("/", "frontend"),
+                ("/old/", "old"),
+                ("/moved/", "old"),
+                ("/new/", "new"),
+            ],
+        );
+        assert_eq!(before_switch(Some(&live), &next), Some(both));
+        assert_eq!(before_switch(Some(&next), &next), Some(next.clone()));
+        assert_eq!(before_switch(None, &next), Some(next.clone()));
+        // Hosts and annotations are those of the live release until the switch.
+        let other_host = ingress("b", &[("/", "frontend")]);
+        assert_eq!(before_switch(Some(&live), &other_host), None);
+        let mut rewritten = next.clone();
+        rewritten["metadata"]["annotations"] = json!({ "haproxy.org/path-rewrite": "/new/" });
+        assert_eq!(before_switch(Some(&live), &rewritten), None);
+
+        let (live, next) = (
+            route(&[("/", 1), ("/old/", 2)]),
+            route(&[("/", 3), ("/new/", 4)]),
+        );
+        let both = route(&[("/", 1), ("/old/", 2), ("/new/", 4)]);
+        assert_eq!(before_switch(Some(&live), &next), Some(both));
+    }
+}

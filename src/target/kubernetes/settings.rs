@@ -60,15 +60,8 @@ impl KubernetesTarget {
     ) -> Result<Option<Settings>, Error> {
         let (api, owner) = (self.api()?, self.owner(store)?);
         let name = owner.settings(version);
-        let Some(secret) = api.get(SECRET, &name).await? else {
-            return Ok(None);
-        };
-        if !owner.owns(&secret) {
-            return Err(Error::Foreign {
-                object: SECRET.object(&name),
-            });
-        }
-        values_of(&secret).map(Some)
+        let secret = api.owned(SECRET, &name, &owner).await?;
+        secret.as_ref().map(values_of).transpose()
     }
 }
 

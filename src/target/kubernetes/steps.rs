@@ -105,6 +105,7 @@ impl KubernetesTarget {
 
     pub(super) async fn stage_release(&self, spec: &ReleaseSpec) -> Result<Staged, Error> {
         let (api, owner) = (self.api()?, self.owner(&spec.store)?);
+        let spec = &*self.with_kept_values(api, &owner, spec).await?;
         let objects = self.objects(api, &owner, spec).await?;
         // Everything that can be wrong is found before the first object is made.
         let deployments: Result<Vec<Value>, Error> = spec

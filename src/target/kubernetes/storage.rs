@@ -117,16 +117,11 @@ impl KubernetesTarget {
             return Ok(());
         };
         let claim = storage.claim();
-        let found = api.get(CLAIM, &claim).await?;
         let Some(object) = storage.object(&api.namespace) else {
+            let found = api.get(CLAIM, &claim).await?;
             return storage.check(&found.ok_or(Error::NoClaim { claim })?);
         };
-        let is_foreign = found.as_ref().is_some_and(|found| !owner.owns(found));
-        if is_foreign {
-            return Err(Error::Foreign {
-                object: CLAIM.object(&claim),
-            });
-        }
+        let found = api.owned(CLAIM, &claim, owner).await?;
         match apply(api, CLAIM, &object).await {
             Ok(_) => Ok(()),
             Err(error) => Err(match changed(&error).filter(|_| found.is_some()) {

@@ -13,6 +13,7 @@ use super::kinds::{ObjectKind, SERVICE};
 use super::maintenance::PAGE_PORT;
 use super::manifests::{ReleaseObjects, public_service};
 use super::names::{self, ADDRESSES, MAINTENANCE, RELEASE, SWITCHED, StoreOwner};
+use super::routes::before_switch;
 use super::steps::{ATTEMPTS, apply, routes};
 use crate::ledger::RecordId;
 use crate::store::StoreId;
@@ -25,13 +26,7 @@ impl KubernetesTarget {
         api: &Api,
         owner: &StoreOwner,
     ) -> Result<Option<Value>, Error> {
-        let found = api.get(SERVICE, &owner.service()).await?;
-        match found {
-            Some(object) if !owner.owns(&object) => Err(Error::Foreign {
-                object: SERVICE.object(&owner.service()),
-            }),
-            found => Ok(found),
-        }
+        api.owned(SERVICE, &owner.service(), owner).await
     }
 
     /// Gives the traffic to a release: one change of the selector of the public Service, which has the ports
@@ -62,12 +57,23 @@ impl KubernetesTarget {
         } else {
             Vec::new()
         };
+        let mut changed = Vec::new();
         for (kind, route) in &routes {
-            self.check_route(api, &owner, *kind, route).await?;
-            apply(api, *kind, route).await?;
+            let live = api.owned(*kind, name_of(route), &owner).await?;
+            let Some(first) = before_switch(live.as_ref(), route) else {
+                changed.push((kind, route));
+                continue;
+            };
+            apply(api, *kind, &first).await?;
+            if first != *route {
+                changed.push((kind, route));
+            }
         }
         let switched = self.select(api, &objects, &ports, expected).await?;
         if switched && has_apps {
+            for (kind, route) in changed {
+                apply(api, *kind, route).await?;
+            }
             self.remove_routes(api, &owner, &routes).await?;
         }
         Ok(switched)
@@ -182,23 +188,6 @@ impl KubernetesTarget {
             return Err(not_staged(format!("the app `{app}`")));
         }
         Ok(ports_of(&service))
-    }
-
-    /// Fails if a route with this name belongs to something else.
-    async fn check_route(
-        &self,
-        api: &Api,
-        owner: &StoreOwner,
-        kind: ObjectKind,
-        route: &Value,
-    ) -> Result<(), Error> {
-        let name = name_of(route);
-        match api.get(kind, name).await? {
-            Some(found) if !owner.owns(&found) => Err(Error::Foreign {
-                object: kind.object(name),
-            }),
-            _ => Ok(()),
-        }
     }
 
     /// Deletes public routes of the store that the config does not ask for any more.

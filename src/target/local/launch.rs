@@ -4,24 +4,17 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use http_client::Redactor;
-
 use super::Error;
 use super::app::AppStart;
 use super::folder::{self, LocalFolder};
 use super::state::{AppRecord, ReleaseEnvironment, ReleaseState, StoredVariable, ValuePart};
 use crate::ledger::RecordId;
 use crate::pipeline::{Io, isolated_folder};
+use crate::redaction::{is_public, redactor};
 use crate::store::StoreId;
-
-/// Values with fewer bytes are not replaced in output: they are mostly flags and numbers.
-const SHORTEST_SECRET: usize = 6;
 
 /// The variable with further folders in which Node searches for packages.
 const MODULE_PATH: &str = "NODE_PATH";
-
-/// The starts of names whose values browsers receive.
-const PUBLIC: [&str; 2] = ["NEXT_PUBLIC_", "NUXT_PUBLIC_"];
 
 /// Settings with their values.
 pub type SettingValues = BTreeMap<String, String>;
@@ -97,7 +90,6 @@ impl ReleaseStart<'_> {
         let mut variables = environment.system.clone();
         variables.extend(app.image.variables(&root));
         let mut secrets = Vec::new();
-        let is_public = |name: &str| PUBLIC.iter().any(|start| name.starts_with(start));
         for (name, variable) in environment.apps.get(&app.app).into_iter().flatten() {
             if let StoredVariable::Secret(value) = variable
                 && !is_public(name)
@@ -112,13 +104,12 @@ impl ReleaseStart<'_> {
         secrets.extend(settings.values().map(String::as_str));
         variables.extend(settings.clone());
         variables.remove(MODULE_PATH);
-        secrets.retain(|value| value.len() >= SHORTEST_SECRET);
         Ok(AppStart {
             app: app.app.clone(),
             command: app.image.command(&root)?,
             folder: app.image.workdir(&root),
             variables,
-            redactor: Redactor::new(secrets),
+            redactor: redactor(secrets),
             log: self.place.log(self.store, self.id, &app.app),
             stop_timeout: self.release.stop_timeout,
         })

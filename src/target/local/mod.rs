@@ -181,7 +181,6 @@ impl Target for LocalTarget {
             observes: true,
             locks: true,
             settings: true,
-            env_files: true,
             logs: true,
             maintenance: true,
         }

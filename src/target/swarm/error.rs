@@ -85,6 +85,20 @@ pub enum Error {
         /// The last state, and its message.
         state: String,
     },
+    /// The values that output must not show are not known.
+    #[error(
+        "the swarm does not have the values of `.env` files of release {release} of `{store}`, so they cannot be replaced in output"
+    )]
+    #[diagnostic(
+        code(alokai::swarm::env_missing),
+        help("deploy the store again; `docker service logs` shows the output with all values")
+    )]
+    EnvMissing {
+        /// The store.
+        store: StoreId,
+        /// The release.
+        release: String,
+    },
     /// Swarm stopped an update, or rolled it back.
     #[error("Swarm did not finish the update of the service `{service}` ({state}): {message}")]
     #[diagnostic(

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use bollard::container::LogOutput;
 use bollard::errors::Error as Bollard;
 use bollard::models::{
-    LocalNodeState, NetworkCreateRequest, Service, ServiceSpec, ServiceSpecMode,
-    ServiceSpecModeReplicated, ServiceUpdateStatus, Task, TaskState,
+    LocalNodeState, NetworkCreateRequest, Node, NodeSpecAvailabilityEnum, Service, ServiceSpec,
+    ServiceSpecMode, ServiceSpecModeReplicated, ServiceUpdateStatus, Task,
+    TaskSpecContainerSpecSecrets, TaskState,
 };
 use bollard::query_parameters::{
     ListServicesOptionsBuilder, ListTasksOptionsBuilder, LogsOptionsBuilder,
@@ -26,6 +27,9 @@ use crate::target::ports::socket_address;
 
 /// The label with the image that a service was made for.
 pub const IMAGE: &str = "com.alokai.image";
+
+/// The label with the release whose values of `.env` files a service has.
+pub const ENV_OF: &str = "com.alokai.env-of";
 
 /// How often a change is tried while Swarm itself writes to a service.
 const ATTEMPTS: usize = 10;
@@ -63,6 +67,26 @@ impl AppService {
         let mode = self.spec.mode.as_ref();
         let replicated = mode.and_then(|mode| mode.replicated.as_ref());
         replicated.and_then(|it| it.replicas).unwrap_or_default() > 0
+    }
+
+    /// The secrets that its tasks get.
+    pub fn secrets(&self) -> impl Iterator<Item = &TaskSpecContainerSpecSecrets> {
+        let task = self.spec.task_template.as_ref();
+        let container = task.and_then(|task| task.container_spec.as_ref());
+        let secrets = container.and_then(|container| container.secrets.as_ref());
+        secrets.into_iter().flatten()
+    }
+
+    /// The release whose values of `.env` files its tasks get. A copy has those of its original.
+    pub fn env_of(&self) -> Option<&str> {
+        let labels = self.spec.labels.as_ref()?;
+        labels.get(ENV_OF).map(String::as_str)
+    }
+
+    /// The ids of its secrets.
+    pub fn secret_ids(&self) -> impl Iterator<Item = &str> {
+        self.secrets()
+            .filter_map(|secret| secret.secret_id.as_deref())
     }
 }
 
@@ -261,6 +285,17 @@ impl Manager {
             ports.extend(published.filter_map(|port| u16::try_from(port).ok()));
         }
         Ok(ports)
+    }
+
+    /// How many nodes run tasks.
+    pub async fn nodes(&self) -> Result<usize, Error> {
+        let nodes = self.engine.docker.list_nodes(None).await;
+        let nodes = nodes.map_err(self.engine.failed("list nodes"))?;
+        let is_drained = |node: &Node| {
+            let availability = node.spec.as_ref().and_then(|spec| spec.availability);
+            availability == Some(NodeSpecAvailabilityEnum::DRAIN)
+        };
+        Ok(nodes.iter().filter(|node| !is_drained(node)).count())
     }
 
     /// Creates the network of a store, which spans all nodes, if it does not exist.

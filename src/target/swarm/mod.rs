@@ -32,7 +32,7 @@ use crate::pipeline::docker;
 use crate::store::StoreId;
 use lock::SwarmLock;
 use manager::Manager;
-use settings::SettingsConfigs;
+use settings::{SealedKind, SettingsConfigs};
 
 /// A Docker Swarm with a HAProxy.
 pub struct SwarmTarget {
@@ -81,12 +81,7 @@ impl SwarmTarget {
         settings: &Settings,
     ) -> Result<bool, Error> {
         let (manager, owner) = (self.manager().await?, &self.owner(store)?);
-        let configs = SettingsConfigs {
-            manager,
-            owner,
-            store,
-            folder: self.proxy.folder(),
-        };
+        let configs = self.sealed(SealedKind::Settings, manager, owner, store);
         configs.write(version, settings).await
     }
 
@@ -96,13 +91,25 @@ impl SwarmTarget {
         version: &str,
     ) -> Result<Option<Settings>, Error> {
         let (manager, owner) = (self.manager().await?, &self.owner(store)?);
-        let configs = SettingsConfigs {
+        let configs = self.sealed(SealedKind::Settings, manager, owner, store);
+        configs.read(version).await
+    }
+
+    /// The encrypted configs of a store.
+    fn sealed<'a>(
+        &'a self,
+        kind: SealedKind,
+        manager: &'a Manager,
+        owner: &'a StoreLabels,
+        store: &'a StoreId,
+    ) -> SettingsConfigs<'a> {
+        SettingsConfigs {
+            kind,
             manager,
             owner,
             store,
             folder: self.proxy.folder(),
-        };
-        configs.read(version).await
+        }
     }
 
     async fn show_page(&self, store: &StoreId, page: Option<&str>) -> Result<(), Error> {
@@ -125,7 +132,6 @@ impl Target for SwarmTarget {
             observes: true,
             locks: true,
             settings: true,
-            env_files: true,
             logs: true,
             maintenance: true,
         }

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bollard::models::{Config, ConfigSpec, Secret, SecretSpec};
-use bollard::query_parameters::{ListSecretsOptionsBuilder, UpdateConfigOptionsBuilder};
+use bollard::query_parameters::{
+    ListConfigsOptionsBuilder, ListSecretsOptionsBuilder, UpdateConfigOptionsBuilder,
+};
 
 use super::error::Error;
 use super::manager::{Manager, is_out_of_sequence};
@@ -45,6 +47,24 @@ impl Manager {
                 Err(self.engine.failed(format!("inspect the config `{name}`"))(error).into())
             }
         }
+    }
+
+    /// The configs with values of `.env` files of the releases of a store: their ids and releases.
+    pub async fn release_configs(
+        &self,
+        owner: &StoreLabels,
+    ) -> Result<Vec<(String, String)>, Error> {
+        let labels: Vec<String> = owner.filters().collect();
+        let filters = HashMap::from([("label", labels)]);
+        let options = ListConfigsOptionsBuilder::default().filters(&filters);
+        let docker = &self.engine.docker;
+        let found = docker.list_configs(Some(options.build())).await;
+        let found = found.map_err(self.engine.failed("list configs"))?;
+        let release = |config: Config| {
+            let labels = config.spec?.labels?;
+            Some((config.id?, labels.get(RELEASE)?.clone()))
+        };
+        Ok(found.into_iter().filter_map(release).collect())
     }
 
     /// Replaces a label of a config. False if somebody has changed or removed it since it was read.

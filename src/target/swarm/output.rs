@@ -1,18 +1,21 @@
 //! What the apps of a release print, and why they do not run.
 
+use std::collections::BTreeSet;
+
 use bollard::models::{Task, TaskState};
 use futures_util::future::try_join_all;
-use http_client::Redactor;
 use secrecy::ExposeSecret;
 
 use super::SwarmTarget;
 use super::error::Error;
 use super::manager::{AppService, Manager, has_failed, is_running, reason, state};
 use super::progress::failed_update;
+use super::settings::SealedKind;
 use crate::ledger::RecordId;
+use crate::redaction::redactor;
 use crate::store::StoreId;
-use crate::target::container_variables::SHORTEST_SECRET;
 use crate::target::docker::output::{ended, exited, send_lines};
+use crate::target::labels::StoreLabels;
 use crate::target::{AppState, LogQuery, Settings};
 
 impl SwarmTarget {
@@ -24,17 +27,25 @@ impl SwarmTarget {
     ) -> Result<Vec<AppState>, Error> {
         let (manager, owner) = (self.manager().await?, self.owner(store)?);
         let mut states = Vec::new();
-        for service in manager.app_services(&owner).await? {
-            if service.release == *release {
-                states.push(app_state(manager, service).await?);
-            }
+        let mut services = manager.app_services(&owner).await?;
+        services.retain(|service| service.release == *release);
+        // A copy has values that the working tree does not have.
+        let hidden = self.env_values(&owner, store, &services).await;
+        let hidden = hidden.map(|it| redactor(it.values().map(ExposeSecret::expose_secret)));
+        for service in services {
+            let mut state = app_state(manager, service).await?;
+            // Lines whose secrets are not known are not shown.
+            state.tail = hidden.as_ref().map_or_else(
+                |_| Vec::new(),
+                |hidden| state.tail.iter().map(|line| hidden.redact(line)).collect(),
+            );
+            states.push(state);
         }
         states.sort_by(|a, b| a.app.cmp(&b.app));
         Ok(states)
     }
 
-    /// Sends the output of the wanted apps. Values of settings are replaced. Those of `.env` files are
-    /// unknown here: they are secrets of the swarm, which no request returns.
+    /// Sends the output of the wanted apps. Values of settings and of `.env` files are replaced.
     pub(super) async fn app_lines(&self, wanted: &LogQuery) -> Result<(), Error> {
         let (manager, owner) = (self.manager().await?, self.owner(&wanted.store)?);
         let release = match &wanted.release {
@@ -51,15 +62,38 @@ impl SwarmTarget {
             let known = self.read_settings(&wanted.store, version).await?;
             settings.extend(known.unwrap_or_default());
         }
+        let env = self.env_values(&owner, &wanted.store, &services).await?;
+        settings.extend(env);
         let values = settings.values().map(ExposeSecret::expose_secret);
-        let secrets = values.filter(|value| value.len() >= SHORTEST_SECRET);
-        let redactor = &Redactor::new(secrets);
+        let redactor = &redactor(values);
         let reading = services.iter().map(|service| {
             let pieces = manager.output(&service.id, wanted.follow, wanted.since);
             send_lines(pieces, &service.app, redactor, wanted)
         });
         try_join_all(reading).await?;
         Ok(())
+    }
+}
+
+impl SwarmTarget {
+    /// The values of `.env` files of these services, which their output must not show.
+    async fn env_values(
+        &self,
+        owner: &StoreLabels,
+        store: &StoreId,
+        services: &[AppService],
+    ) -> Result<Settings, Error> {
+        let sealed = self.sealed(SealedKind::Env, self.manager().await?, owner, store);
+        let releases: BTreeSet<&str> = services.iter().filter_map(AppService::env_of).collect();
+        let mut values = Settings::new();
+        for release in releases {
+            let known = sealed.read(release).await?;
+            values.extend(known.ok_or_else(|| Error::EnvMissing {
+                store: store.clone(),
+                release: release.to_owned(),
+            })?);
+        }
+        Ok(values)
     }
 }
 

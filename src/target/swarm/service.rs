@@ -13,14 +13,14 @@ use ring::digest::{SHA256, digest};
 use secrecy::ExposeSecret;
 
 use super::error::Error;
-use super::manager::{IMAGE, replicas};
+use super::manager::{AppService, IMAGE, replicas};
 use crate::config::is_variable_name;
 use crate::target::container_variables::{ContainerVariables, host_name, lines};
 use crate::target::docker::apps::LOG_FILES;
 use crate::target::docker::data::StoreData;
 use crate::target::haproxy::lower;
 use crate::target::labels::{APP, PORT, RELEASE, SETTINGS, StoreLabels};
-use crate::target::{ReleaseSpec, ReleasedApp};
+use crate::target::{ReleaseSpec, ReleasedApp, Settings};
 
 /// The most characters of a store and of an app in the name of a service, which has at most 63.
 const LONGEST: (usize, usize) = (12, 28);
@@ -28,8 +28,12 @@ const LONGEST: (usize, usize) = (12, 28);
 /// The most characters of an owner in the name of a config, which has at most 64.
 const LONGEST_OWNER: usize = 16;
 
-/// The file with the secrets and settings of an app, below `/run/secrets`.
-const SECRET_FILE: &str = "alokai.env";
+/// The file with the values of `.env` files of an app, below `/run/secrets`. The copy of a release has the
+/// secret of its original.
+const ENV_FILE: &str = "alokai.env";
+
+/// The file with the settings of an app. It is read last, because settings win.
+const SETTINGS_FILE: &str = "alokai-settings.env";
 
 /// The pause before Swarm starts an app again that has ended.
 const RESTART_DELAY: i64 = 1_000_000_000;
@@ -56,12 +60,14 @@ pub struct ServiceImage {
     pub command: Vec<String>,
 }
 
-/// A secret in the swarm.
-pub struct StoredSecret {
-    /// Its id.
-    pub id: String,
+/// A secret of an app: a script of a shell.
+pub struct AppSecret {
     /// Its name.
     pub name: String,
+    /// Its content.
+    pub script: String,
+    /// The file in which the app has it.
+    pub file: &'static str,
 }
 
 /// The name of the service of an app. The position makes names different that are equal without their
@@ -116,30 +122,44 @@ impl ReleaseServices<'_> {
         labels
     }
 
-    /// The name of the secret of an app.
-    pub fn secret_name(&self, app: &ReleasedApp) -> String {
-        let position = position(self.spec, app);
-        format!("alokai-{}-{position}", lower(&self.spec.id))
+    /// The values of `.env` files of an app. None if it has none.
+    pub fn env_secret(&self, app: &ReleasedApp) -> Result<Option<AppSecret>, Error> {
+        self.app_secret(app, ENV_FILE, &self.variables.of_files(app))
     }
 
-    /// The content of the secret of an app: a script of a shell. None without secrets and settings.
-    pub fn secret_text(&self, app: &ReleasedApp) -> Result<Option<String>, Error> {
-        let secrets = self.variables.secret(app);
-        if secrets.is_empty() {
+    /// The settings of an app. None if it has none.
+    pub fn settings_secret(&self, app: &ReleasedApp) -> Result<Option<AppSecret>, Error> {
+        self.app_secret(app, SETTINGS_FILE, &self.variables.settings)
+    }
+
+    fn app_secret(
+        &self,
+        app: &ReleasedApp,
+        file: &'static str,
+        values: &Settings,
+    ) -> Result<Option<AppSecret>, Error> {
+        if values.is_empty() {
             return Ok(None);
         }
-        let mut text = String::new();
-        for (name, value) in secrets {
-            if !is_variable_name(&name) {
+        let mut script = String::new();
+        for (name, value) in values {
+            if !is_variable_name(name) {
                 return Err(Error::VariableName {
                     app: app.app.clone(),
-                    name,
+                    name: name.clone(),
                 });
             }
             let value = value.expose_secret().replace('\'', "'\\''");
-            let _ = writeln!(text, "export {name}='{value}'");
+            let _ = writeln!(script, "export {name}='{value}'");
         }
-        Ok(Some(text))
+        let kind = if file == ENV_FILE {
+            "alokai-env"
+        } else {
+            "alokai"
+        };
+        let position = position(self.spec, app);
+        let name = format!("{kind}-{}-{position}", lower(&self.spec.id));
+        Ok(Some(AppSecret { name, script, file }))
     }
 
     /// The service of an app, with this published port.
@@ -147,7 +167,7 @@ impl ReleaseServices<'_> {
         &self,
         app: &ReleasedApp,
         image: &ServiceImage,
-        secret: Option<StoredSecret>,
+        secrets: Vec<TaskSpecContainerSpecSecrets>,
         port: u16,
     ) -> ServiceSpec {
         let mut labels = self.labels(app);
@@ -160,10 +180,10 @@ impl ReleaseServices<'_> {
         let container = TaskSpecContainerSpec {
             image: Some(image.name.clone()),
             labels: Some(of_container),
-            command: secret.is_some().then(|| with_secrets(&image.command)),
+            command: (!secrets.is_empty()).then(|| with_secrets(&secrets, &image.command)),
             env: Some(lines(self.variables.plain(app))),
             stop_grace_period: stop_timeout.ok(),
-            secrets: secret.map(|secret| vec![mounted(secret)]),
+            secrets: Some(secrets),
             mounts: self.data.as_ref().map(|data| vec![data.mount()]),
             init: Some(true),
             ..TaskSpecContainerSpec::default()
@@ -223,23 +243,39 @@ fn published(target: u16, port: u16) -> EndpointPortConfig {
     }
 }
 
-/// The command of an image, after its variables were read from the secret.
-fn with_secrets(command: &[String]) -> Vec<String> {
-    let script = format!(". /run/secrets/{SECRET_FILE} && exec \"$@\"");
+/// The command of an image, after its variables were read from the secrets.
+fn with_secrets(secrets: &[TaskSpecContainerSpecSecrets], command: &[String]) -> Vec<String> {
+    let mut script = String::new();
+    for file in secrets.iter().filter_map(file_of) {
+        let _ = write!(script, ". /run/secrets/{file} && ");
+    }
+    script.push_str("exec \"$@\"");
     let shell = ["/bin/sh", "-c", &script, "alokai"].map(str::to_owned);
     shell.into_iter().chain(command.iter().cloned()).collect()
 }
 
-fn mounted(secret: StoredSecret) -> TaskSpecContainerSpecSecrets {
+/// The name of the file in which an app has a secret.
+fn file_of(secret: &TaskSpecContainerSpecSecrets) -> Option<&str> {
+    secret.file.as_ref()?.name.as_deref()
+}
+
+/// The secret with the values of `.env` files that the tasks of a service get.
+pub fn env_secret_of(service: &AppService) -> Option<TaskSpecContainerSpecSecrets> {
+    let mut secrets = service.secrets();
+    secrets.find(|it| file_of(it) == Some(ENV_FILE)).cloned()
+}
+
+/// A secret of the swarm, as an app gets it.
+pub fn mounted(id: String, secret: AppSecret) -> TaskSpecContainerSpecSecrets {
     TaskSpecContainerSpecSecrets {
         file: Some(TaskSpecContainerSpecFile {
-            name: Some(SECRET_FILE.into()),
+            name: Some(secret.file.into()),
             uid: Some("0".into()),
             gid: Some("0".into()),
             // Images run as many users. Only the app's container has the file.
             mode: Some(0o444),
         }),
-        secret_id: Some(secret.id),
+        secret_id: Some(id),
         secret_name: Some(secret.name),
     }
 }

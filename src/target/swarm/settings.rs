@@ -3,6 +3,8 @@
 //! Apps get settings as a secret of the swarm, which no request returns. A change of one setting needs the
 //! values of the others, so they are kept a second time. A config can be read by everybody who may use a
 //! manager, so it is encrypted with a key in the folder of HAProxy.
+//!
+//! The values of `.env` files of a release are kept in the same way: they are replaced in the output of its apps.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
@@ -17,15 +19,27 @@ use secrecy::ExposeSecret;
 use super::error::Error;
 use super::manager::Manager;
 use super::service::object_name;
+use crate::ledger::RecordId;
 use crate::store::StoreId;
 use crate::target::Settings;
-use crate::target::labels::StoreLabels;
+use crate::target::labels::{RELEASE, StoreLabels};
 
 /// The name of the file with the key.
 const KEY: &str = "settings.key";
 
-/// The settings of a store in a swarm.
+/// What a config has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SealedKind {
+    /// A version of the settings.
+    Settings,
+    /// The values of `.env` files of a release.
+    Env,
+}
+
+/// The encrypted configs of a store in a swarm.
 pub struct SettingsConfigs<'a> {
+    /// What the configs have.
+    pub kind: SealedKind,
     /// The manager.
     pub manager: &'a Manager,
     /// The owner of the configs.
@@ -47,7 +61,11 @@ impl SettingsConfigs<'_> {
         let text = serde_json::to_vec(&values).unwrap_or_default();
         let sealed = self.seal(version, text)?;
         let name = self.name(version);
-        let created = self.manager.create_config(&name, self.owner.map(), &sealed);
+        let mut labels = self.owner.map();
+        if self.kind == SealedKind::Env {
+            labels.insert(RELEASE.to_owned(), version.to_owned());
+        }
+        let created = self.manager.create_config(&name, labels, &sealed);
         if created.await? {
             return Ok(true);
         }
@@ -76,10 +94,30 @@ impl SettingsConfigs<'_> {
         Ok(Some(settings.collect()))
     }
 
+    /// Stores values of `.env` files of a release. If an earlier try of the release had other values, both are
+    /// kept.
+    pub async fn add(&self, release: &RecordId, values: Settings) -> Result<(), Error> {
+        let version = release.as_str();
+        if values.is_empty() || self.write(version, &values).await? {
+            return Ok(());
+        }
+        let known = self.read(version).await?.unwrap_or_default();
+        let known = known
+            .into_iter()
+            .map(|(name, value)| (format!("{name} before"), value));
+        let both: Settings = known.chain(values).collect();
+        self.manager.remove_config(&self.name(version)).await?;
+        self.write(version, &both).await.map(drop)
+    }
+
     fn name(&self, version: &str) -> String {
         let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
         let version: String = version.chars().map(allowed).collect();
-        format!("{}-{version}", object_name("settings", self.owner))
+        let kind = match self.kind {
+            SealedKind::Settings => "settings",
+            SealedKind::Env => "env",
+        };
+        format!("{}-{version}", object_name(kind, self.owner))
     }
 
     fn path(&self) -> PathBuf {
@@ -88,7 +126,11 @@ impl SettingsConfigs<'_> {
 
     /// What a sealed text belongs to. It cannot be read as another version or store.
     fn context(&self, version: &str) -> Aad<Vec<u8>> {
-        Aad::from(format!("{}/{version}", self.owner.key()).into_bytes())
+        let kind = match self.kind {
+            SealedKind::Settings => "",
+            SealedKind::Env => "env/",
+        };
+        Aad::from(format!("{}/{kind}{version}", self.owner.key()).into_bytes())
     }
 
     fn seal(&self, version: &str, mut text: Vec<u8>) -> Result<Vec<u8>, Error> {

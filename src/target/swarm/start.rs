@@ -9,15 +9,17 @@ use tokio::time::{Instant, sleep};
 
 use super::SwarmTarget;
 use super::error::Error;
-use super::manager::{AppService, Manager};
+use super::manager::{AppService, ENV_OF, Manager};
 use super::progress::{StartProgress, failed_update, progress};
-use super::service::{ReleaseServices, ServiceImage, StoredSecret, move_port, service_name};
+use super::service::{
+    ReleaseServices, ServiceImage, env_secret_of, mounted, move_port, service_name,
+};
 use super::steps::{PAUSE, set_replicas};
 use crate::pipeline::DockerError;
 use crate::pipeline::docker::message;
-use crate::target::ReleasedApp;
 use crate::target::docker;
 use crate::target::ports::{ATTEMPTS, PortChooser};
+use crate::target::{ReleasedApp, Settings};
 
 /// How long a node may take to pull an image and start a task.
 const START_LIMIT: Duration = Duration::from_mins(10);
@@ -35,6 +37,39 @@ pub struct ServiceStart<'a> {
     pub existing: &'a [AppService],
     /// Chooses ports.
     pub ports: &'a Mutex<PortChooser>,
+}
+
+impl ServiceStart<'_> {
+    /// The service of an app in the release of which this one is a copy.
+    fn original(&self, app: &ReleasedApp) -> Option<&AppService> {
+        let original = self.release.spec.copy_of.as_ref()?;
+        let mut existing = self.existing.iter();
+        existing.find(|it| it.release == *original && it.app == app.app)
+    }
+
+    /// The values of `.env` files with which apps of this release start for the first time, and which their
+    /// output must not show.
+    pub fn hidden_values(&self) -> Settings {
+        let apps = self.release.spec.apps.iter();
+        let new = apps.filter(|app| self.original(app).is_none() && !self.exists(app));
+        let values = new.flat_map(|app| {
+            let hidden = app.hidden();
+            hidden.map(move |(name, value)| (format!("{} {name}", app.app), value.clone()))
+        });
+        values.collect()
+    }
+
+    fn exists(&self, app: &ReleasedApp) -> bool {
+        let mut existing = self.existing.iter();
+        existing.any(|it| it.release == self.release.spec.id && it.app == app.app)
+    }
+
+    /// Whether the release is a copy that starts with the values of `.env` files of the working tree.
+    pub fn has_lost_values(&self) -> bool {
+        let spec = self.release.spec;
+        let mut apps = spec.apps.iter();
+        spec.copy_of.is_some() && apps.any(|app| !self.exists(app) && self.original(app).is_none())
+    }
 }
 
 /// The end of a wait for an app.
@@ -118,15 +153,25 @@ impl SwarmTarget {
         image: &ServiceImage,
     ) -> Result<String, Error> {
         let (manager, release) = (start.manager, start.release);
-        let secret = match release.secret_text(app)? {
-            None => None,
-            Some(text) => {
-                let name = release.secret_name(app);
-                let id = manager.secret(&name, release.labels(app), &text).await?;
-                Some(StoredSecret { id, name })
-            }
+        let own = release.spec.id.as_str();
+        let (kept, env, env_of) = if let Some(original) = start.original(app) {
+            // Swarm tells nobody the values, so the copy gets the secret of its original.
+            (env_secret_of(original), None, original.env_of())
+        } else {
+            let env = release.env_secret(app)?;
+            let is_hidden = app.hidden().next().is_some();
+            let env_of = env.as_ref().filter(|_| is_hidden).map(|_| own);
+            (None, env, env_of)
         };
-        let body = release.body(app, image, secret, choose(start.ports));
+        let mut secrets = Vec::from_iter(kept);
+        for secret in env.into_iter().chain(release.settings_secret(app)?) {
+            let labels = release.labels(app);
+            let id = manager.secret(&secret.name, labels, &secret.script).await?;
+            secrets.push(mounted(id, secret));
+        }
+        let mut body = release.body(app, image, secrets, choose(start.ports));
+        let labels = body.labels.get_or_insert_default();
+        labels.extend(env_of.map(|of| (ENV_OF.to_owned(), of.to_owned())));
         let services = &self.context.services;
         let created = manager.create(body, &image.name, services).await?;
         created.ok_or_else(|| Error::Foreign {

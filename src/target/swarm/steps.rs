@@ -12,8 +12,9 @@ use super::SwarmTarget;
 use super::error::Error;
 use super::manager::{AppService, Manager, is_leaving, is_running, replicas};
 use super::service::{ReleaseServices, object_name, service_name};
-use super::settings::SettingsConfigs;
+use super::settings::SealedKind;
 use super::start::ServiceStart;
+use crate::config::DataSection;
 use crate::ledger::RecordId;
 use crate::store::{AppName, StoreId, TargetKind};
 use crate::target::container_variables::ContainerVariables;
@@ -47,6 +48,11 @@ impl SwarmTarget {
         }
         haproxy::check_paths(&self.context.project)?;
         self.proxy.change(|_| Ok(())).await?;
+        if let Some(section) = &self.context.project.settings.deploy.data
+            && let Some(notice) = data_of_nodes(section, manager.nodes().await?)
+        {
+            self.context.services.events.notice(notice);
+        }
         self.follow_tasks(manager).await
     }
 
@@ -215,6 +221,12 @@ impl SwarmTarget {
             existing: &existing,
             ports: &ports,
         };
+        if let Some(original) = spec.copy_of.as_ref().filter(|_| start.has_lost_values()) {
+            let events = &self.context.services.events;
+            events.notice(spec.without_original(original));
+        }
+        let env = self.sealed(SealedKind::Env, manager, &owner, &spec.store);
+        env.add(&spec.id, start.hidden_values()).await?;
         let starts = spec.apps.iter().zip(&images);
         let starts = starts.map(|(app, image)| self.start_app(&start, app, image));
         // A creation that is abandoned could still happen later, so all of them are waited for.
@@ -247,12 +259,7 @@ impl SwarmTarget {
         let Some(version) = &spec.settings else {
             return Ok(Settings::default());
         };
-        let settings = SettingsConfigs {
-            manager,
-            owner,
-            store: &spec.store,
-            folder: self.proxy.folder(),
-        };
+        let settings = self.sealed(SealedKind::Settings, manager, owner, &spec.store);
         let missing = || Error::SettingsMissing {
             store: spec.store.clone(),
             version: version.clone(),
@@ -307,8 +314,10 @@ impl SwarmTarget {
     ) -> Result<(), Error> {
         let (manager, owner) = (self.manager().await?, self.owner(store)?);
         self.check_proxy(manager, &owner, store).await?;
-        let mut services = manager.app_services(&owner).await?;
-        services.retain(|service| service.release == *release);
+        let services = manager.app_services(&owner).await?;
+        let (services, others): (Vec<_>, Vec<_>) = services
+            .into_iter()
+            .partition(|service| service.release == *release);
         self.traffic(&owner, store).leave(release).await?;
         let stopping = services.iter().map(|service| async {
             stop(manager, service).await?;
@@ -320,9 +329,20 @@ impl SwarmTarget {
         let stopped: Result<(), Error> = join_all(stopping).await.into_iter().collect();
         stopped?;
         if !kept {
+            let own: BTreeSet<&str> = services.iter().flat_map(AppService::secret_ids).collect();
+            let used: BTreeSet<&str> = others.iter().flat_map(AppService::secret_ids).collect();
             for (id, of) in manager.secrets(&owner).await? {
-                if of == release.as_str() {
+                let is_own = of == release.as_str() || own.contains(id.as_str());
+                if is_own && !used.contains(id.as_str()) {
                     manager.remove_secret(&id).await?;
+                }
+            }
+            let left: BTreeSet<&str> = services.iter().filter_map(AppService::env_of).collect();
+            let used: BTreeSet<&str> = others.iter().filter_map(AppService::env_of).collect();
+            for (id, of) in manager.release_configs(&owner).await? {
+                let is_own = of == release.as_str() || left.contains(of.as_str());
+                if is_own && !used.contains(of.as_str()) {
+                    manager.remove_config(&id).await?;
                 }
             }
         }
@@ -376,18 +396,37 @@ async fn check_owner(manager: &Manager, owner: &StoreLabels) -> Result<(), Error
     Ok(())
 }
 
-/// Removes the secrets of releases that have no service. A run that was killed may leave them.
+/// What the user has to know about data in a swarm with this many nodes that run tasks.
+fn data_of_nodes(section: &DataSection, nodes: usize) -> Option<String> {
+    let is_volume = section
+        .source
+        .as_ref()
+        .is_none_or(|source| !source.starts_with('/'));
+    (is_volume && nodes > 1).then(|| {
+        format!(
+            "each of the {nodes} nodes of the swarm has its own volume for `{}`, and apps may be unable to write to it on nodes other than the manager; set `deploy.data.source` to a folder that all nodes share, or `deploy.data` to `null`",
+            section.path
+        )
+    })
+}
+
+/// Removes the secrets, and the values for output, that no service uses. A run that was killed may leave them.
 async fn sweep(
     manager: &Manager,
     owner: &StoreLabels,
     services: &[AppService],
     wanted: &RecordId,
 ) -> Result<(), Error> {
+    let used: BTreeSet<&str> = services.iter().flat_map(AppService::secret_ids).collect();
     for (id, release) in manager.secrets(owner).await? {
-        let mut known = services.iter().map(|service| &service.release);
-        let is_used = known.any(|known| known.as_str() == release);
-        if !is_used && release != wanted.as_str() {
+        if !used.contains(id.as_str()) && release != wanted.as_str() {
             manager.remove_secret(&id).await?;
+        }
+    }
+    let used: BTreeSet<&str> = services.iter().filter_map(AppService::env_of).collect();
+    for (id, release) in manager.release_configs(owner).await? {
+        if !used.contains(release.as_str()) && release != wanted.as_str() {
+            manager.remove_config(&id).await?;
         }
     }
     Ok(())
@@ -424,4 +463,24 @@ async fn remove(manager: &Manager, service: &AppService) -> Result<(), Error> {
 /// Asks a service to run this many tasks.
 pub(super) fn set_replicas(spec: &mut bollard::models::ServiceSpec, count: i64) {
     spec.mode = Some(replicas(count));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::data_of_nodes;
+    use crate::config::DataSection;
+
+    #[test]
+    fn volumes_of_several_nodes_are_named_before_the_first_build() {
+        let mut section = DataSection {
+            path: "/data".into(),
+            source: None,
+        };
+        assert_eq!(data_of_nodes(&section, 1), None);
+        assert!(data_of_nodes(&section, 2).unwrap().contains("`/data`"));
+        section.source = Some("shops".into());
+        assert!(data_of_nodes(&section, 2).is_some());
+        section.source = Some("/srv/shops".into());
+        assert_eq!(data_of_nodes(&section, 2), None);
+    }
 }

@@ -1,6 +1,7 @@
 //! The target `docker`: real containers of a real engine, and a real HAProxy.
 
 pub mod commands;
+pub mod copies;
 pub mod faults;
 mod hosts;
 pub mod killed;
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use alokai::cache::Cache;
 use alokai::config::{AppReference, Project as Config, TemplatePart};
-use alokai::event::Events;
+use alokai::event::{Event, Events};
 use alokai::ledger::{RecordId, RecordKind};
 use alokai::pipeline::{Access, EngineAccess, Interrupt, RegistryClients, Services};
 use alokai::plan::DEFAULT_CONSOLE;
@@ -116,9 +117,20 @@ impl World {
 
     /// The engine, as a run in this project has it.
     pub fn target(&self) -> Arc<dyn Target> {
+        self.target_with(|_| ())
+    }
+
+    /// The same, whose notices are received here.
+    pub fn target_with(&self, mut notice: impl FnMut(String) + Send + 'static) -> Arc<dyn Target> {
         let config = Config::load(self.project.root()).unwrap();
         let (events, received) = Events::channel();
-        std::thread::spawn(move || received.for_each(drop));
+        std::thread::spawn(move || {
+            for event in received {
+                if let Event::Notice { message } = event {
+                    notice(message);
+                }
+            }
+        });
         let credentials =
             Credentials::new(self.registry.user.clone(), self.registry.password.clone());
         let access = Access {

@@ -29,6 +29,10 @@ struct Script {
     objects: BTreeMap<&'static str, Value>,
     /// The output of pods.
     output: Option<&'static str>,
+    /// The answer to requests for the output of pods, if they fail.
+    refused: Option<(u16, &'static str)>,
+    /// The objects that were written.
+    written: Vec<Value>,
     /// The only token that is accepted.
     token: Option<String>,
 }
@@ -61,6 +65,9 @@ async fn answer(
         return (status(418), format!("the app was asked for {asked}"));
     }
     if path.contains("/log?") {
+        if let Some((code, message)) = script.refused {
+            return (status(code), json!({ "message": message }).to_string());
+        }
         let output = script.output.unwrap_or("first\r\nsecond\n");
         return (status(200), output.into());
     }
@@ -78,6 +85,7 @@ async fn answer(
         return (status(201), allowed.to_string());
     }
     let mut object: Value = serde_json::from_slice(&body).unwrap_or_else(|_| json!({}));
+    script.written.push(object.clone());
     object["metadata"]["uid"] = "u".into();
     if method == Method::GET {
         object["metadata"]["generation"] = 1.into();
@@ -196,11 +204,12 @@ fn a_busy_server_is_asked_again_and_a_failed_write_is_not_repeated() {
     let first = "GET /base/api/v1/namespaces/default".to_owned();
     assert_eq!(stub.seen()[..3], [first.clone(), first.clone(), first]);
 
+    stub.answers(200, &json!({ "items": [] }));
     stub.answers(429, &busy);
     stub.answers(500, &json!({ "message": "etcd is gone" }));
     let error = stub.runtime.block_on(target.stage(&spec)).unwrap_err();
     assert!(error.to_string().contains("etcd is gone"), "{error}");
-    assert_eq!(stub.seen().len(), 2);
+    assert_eq!(stub.seen().len(), 3);
 }
 
 #[test]
@@ -340,6 +349,12 @@ fn secrets_are_replaced_in_the_output_and_unknown_secrets_are_an_error() {
              2026-01-02T03:04:07Z \n",
         );
     }
+    let states = stub.runtime.block_on(async {
+        let target = stub.target();
+        target.health(&spec.store, &spec.id).await.unwrap()
+    });
+    let tail = states[0].tail.join("\n");
+    assert!(tail.contains("token *** pin 12345"), "{tail}");
     let lines = lines_of(&stub, &spec).unwrap();
     let texts: Vec<_> = lines.iter().map(|line| line.line.as_str()).collect();
     assert_eq!(
@@ -368,6 +383,113 @@ fn secrets_are_replaced_in_the_output_and_unknown_secrets_are_an_error() {
         let error = lines_of(&stub, &spec).unwrap_err().to_string();
         assert!(error.contains("of-files"), "{error}");
     }
+}
+
+#[test]
+fn output_that_cannot_be_read_is_an_error_and_a_pod_that_waits_has_none() {
+    let stub = Stub::new(&json!({}), "{token: t}");
+    let spec = release();
+    with_pods(&stub, spec.id.as_str());
+    let refuse = |code, message| stub.script.lock().unwrap().refused = Some((code, message));
+    refuse(403, "pods/log is forbidden");
+    let error = lines_of(&stub, &spec).unwrap_err().to_string();
+    assert!(error.contains("pods/log is forbidden"), "{error}");
+    refuse(500, "the node does not answer");
+    let error = lines_of(&stub, &spec).unwrap_err().to_string();
+    assert!(error.contains("the node does not answer"), "{error}");
+    refuse(
+        400,
+        "container \"app\" in pod \"pod-1\" is waiting to start: ContainerCreating",
+    );
+    assert_eq!(lines_of(&stub, &spec).unwrap(), []);
+    // The pod was deleted meanwhile.
+    refuse(404, "pods \"pod-1\" not found");
+    assert_eq!(lines_of(&stub, &spec).unwrap(), []);
+    // Its Deployment was deleted, so its secrets are not known.
+    let mut script = stub.script.lock().unwrap();
+    script.refused = None;
+    script.lists.insert("deployments", json!([]));
+    drop(script);
+    let error = lines_of(&stub, &spec).unwrap_err().to_string();
+    assert!(error.contains("pod-1"), "{error}");
+}
+
+#[test]
+fn a_lock_whose_lease_has_ended_has_no_holder() {
+    let stub = Stub::new(&json!({}), "{token: t}");
+    let claim = super::super::docker_target::releases::claim("machine", 60);
+    let holder = |renewed: &str| {
+        let lease = json!({
+            "metadata": {
+                "labels": { "alokai.com/project": "stub-us", "alokai.com/store": "us" },
+                "annotations": { "alokai.com/lock": serde_json::to_string(&claim).unwrap() },
+            },
+            "spec": { "renewTime": renewed },
+        });
+        let mut script = stub.script.lock().unwrap();
+        script
+            .objects
+            .insert("/leases/alokai-lock-stub-us-us", lease);
+        drop(script);
+        let target = stub.target();
+        let store = release().store;
+        stub.runtime
+            .block_on(async { target.lock_holder(&store).await.unwrap() })
+    };
+    assert_eq!(holder("2020-01-01T00:00:00.000000Z"), None);
+    let now = format!("{:.6}", jiff::Timestamp::now());
+    assert_eq!(holder(&now).unwrap().holder, "machine");
+}
+
+#[test]
+fn a_copy_has_the_values_of_env_files_of_its_original() {
+    let stub = Stub::new(&json!({}), "{token: t}");
+    let original = release();
+    with_pods(&stub, original.id.as_str());
+    let container = json!({ "envFrom": [{ "secretRef": { "name": "deployment-env" } }] });
+    let secret = json!({
+        "metadata": {
+            "labels": { "alokai.com/project": "stub-us", "alokai.com/store": "us" },
+        },
+        "data": { "KEPT": base64::engine::general_purpose::STANDARD.encode("of-the-original") },
+    });
+    {
+        let mut script = stub.script.lock().unwrap();
+        let deployments = script.lists.get_mut("deployments").unwrap();
+        deployments[0]["spec"]["template"]["spec"]["containers"] = json!([container]);
+        script.objects.insert("/secrets/deployment-env", secret);
+    }
+    // The working tree has another value.
+    let mut copy = release();
+    copy.copy_of = Some(original.id.clone());
+    let target = stub.target();
+    stub.runtime
+        .block_on(async { target.stage(&copy).await.unwrap() });
+    let script = stub.script.lock().unwrap();
+    let secrets = script.written.iter().filter(|it| it["kind"] == "Secret");
+    let values: Vec<&Value> = secrets.map(|it| &it["stringData"]).collect();
+    assert_eq!(values, [&json!({ "KEPT": "of-the-original" })]);
+    let apps = script
+        .written
+        .iter()
+        .filter(|it| it["kind"] == "Deployment");
+    let sources = apps.map(|it| &it["spec"]["template"]["spec"]["containers"][0]["envFrom"]);
+    let with_secret = sources.filter(|it| it.as_array().is_some_and(|it| !it.is_empty()));
+    assert_eq!(with_secret.count(), 1);
+    drop(script);
+
+    // The original starts again with the values that it has, also from a clean clone.
+    stub.script.lock().unwrap().written.clear();
+    let mut original = original;
+    original.apps[0].variables.remove("TOKEN");
+    stub.runtime
+        .block_on(async { target.stage(&original).await.unwrap() });
+    let script = stub.script.lock().unwrap();
+    let mut secrets = script.written.iter().filter(|it| it["kind"] == "Secret");
+    assert_eq!(
+        secrets.next().unwrap()["stringData"],
+        json!({ "KEPT": "of-the-original" })
+    );
 }
 
 /// A program that returns another token each time.

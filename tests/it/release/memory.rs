@@ -124,7 +124,6 @@ impl Target for MemoryTarget {
             observes: true,
             locks: true,
             settings: true,
-            env_files: false,
             logs: false,
             maintenance: false,
         }

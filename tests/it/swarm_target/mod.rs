@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use alokai::store::TargetKind;
 use serde_json::json;
 
-use crate::docker_target::{World, commands, free_port, releases, switching};
+use crate::docker_target::{World, commands, copies, free_port, releases, switching};
 use crate::support::{MIDDLEWARE, docker};
 
 /// A shop at a swarm, or None if the test is skipped.
@@ -116,6 +116,13 @@ fn a_release_that_is_stopped_before_the_switch_loses_requests() {
                 }
             }
         });
+    }
+}
+
+#[test]
+fn a_copy_has_the_values_of_env_files_of_its_original() {
+    if let Some(world) = world("copies") {
+        copies::copy(&world);
     }
 }
 
