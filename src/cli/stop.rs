@@ -112,29 +112,26 @@ fn with_store(project: &mut Project, name: &str, kind: TargetKind) -> Result<Sto
         }
     };
     let known = |id: &str| project.stores.get(id).cloned();
-    let (id, deployment) = match name.split_once('/') {
-        Some((project_name, id)) => {
-            let deployment = Deployment {
-                project_name: project_name.to_owned(),
-                cloud_region: String::new(),
-                framework: None,
-                target: Some(kind),
-                address: None,
-            };
-            (StoreId::new(id).map_err(|_| unknown())?, deployment)
-        }
-        None => {
-            let store = known(name).ok_or_else(unknown)?;
-            let deployment = store.deployment.ok_or_else(unknown)?;
-            let target = Some(kind);
-            (
-                store.id,
-                Deployment {
-                    target,
-                    ..deployment
-                },
-            )
-        }
+    let (id, deployment) = if let Some((project_name, id)) = name.split_once('/') {
+        let deployment = Deployment {
+            project_name: project_name.to_owned(),
+            cloud_region: String::new(),
+            framework: None,
+            target: Some(kind),
+            address: None,
+        };
+        (StoreId::new(id).map_err(|_| unknown())?, deployment)
+    } else {
+        let store = known(name).ok_or_else(unknown)?;
+        let deployment = store.deployment.ok_or_else(unknown)?;
+        let target = Some(kind);
+        (
+            store.id,
+            Deployment {
+                target,
+                ..deployment
+            },
+        )
     };
     let store = Store {
         deployment: Some(deployment),
