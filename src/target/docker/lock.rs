@@ -1,6 +1,8 @@
 //! The lock of a store: the name of a container, which the engine gives only once. The container is
 //! never started. The clock of the engine decides whether a lease has ended.
 
+use std::time::Duration;
+
 use bollard::models::ContainerCreateBody;
 use jiff::{SignedDuration, Timestamp};
 
@@ -17,7 +19,10 @@ const CLAIM: &str = "com.alokai.lock";
 const RENEWS: &str = "com.alokai.renews";
 
 /// The most attempts to take a lock that other runs take and release at the same time.
-const ATTEMPTS: usize = 10;
+const ATTEMPTS: usize = 30;
+
+/// The pause between two attempts. An engine reserves the name of a container before it shows the container.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// The lock of a store.
 pub struct Lock<'a> {
@@ -57,6 +62,7 @@ impl Lock<'_> {
                 return Ok(LockAnswer::Taken { from });
             }
             let Some(held) = self.held().await? else {
+                tokio::time::sleep(PAUSE).await;
                 continue;
             };
             if held.claim.holder == claim.holder {
