@@ -168,30 +168,10 @@ fn data_outlives_releases_rollbacks_and_a_prune() {
     let Some(world) = World::new("data") else {
         return;
     };
-    let project = &world.project;
-    let source = format!("apps/{MIDDLEWARE}/src/index.js");
-    let release = |word: &str| {
-        change(project, &source, &keeping(word));
-        project.alokai("store deploy --store us").succeeds();
-    };
-    let says = |path: &str, text: &str| {
-        assert_eq!(world.page(&format!("/api/{path}")), format!("{text}\n200"));
-    };
-    release("one");
-    says("", "nothing");
-    says("write", "one ");
-    release("two");
-    says("", "one ");
-    says("write", "one two ");
-    project.alokai("store rollback --store us").succeeds();
-    says("write", "one two one ");
-    let prune = "store releases prune --store us --keep 0";
-    project.alokai(prune).succeeds();
-    assert_eq!(running(&world).lines().count(), 2);
-    assert_eq!(world.containers().len(), 2);
-    project.alokai("store unpin --store us").succeeds();
-    release("three");
-    says("", "one two one ");
+    keep_data(&world, || {
+        assert_eq!(running(&world).lines().count(), 2);
+        assert_eq!(world.containers().len(), 2);
+    });
     let volume = format!("alokai-{}-us-us-data", world.name);
     let owner = docker(&["volume", "inspect", "--format", "{{.Labels}}", &volume]);
     assert!(owner.contains(&format!("{}-us", world.name)), "{owner}");
@@ -204,13 +184,43 @@ fn data_outlives_releases_rollbacks_and_a_prune() {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(open, mode).unwrap();
     }
+    let project = &world.project;
     let config = project.read("alokai.config.json");
     let mut config: Value = serde_json::from_str(&config).unwrap();
     config["deploy"]["data"] = json!({ "path": "/var/shop", "source": folder.path() });
     project.write("alokai.config.json", format!("{config:#}"));
-    release("four");
-    says("write", "four ");
+    release_keeping(&world, "four");
+    assert_eq!(world.page("/api/write"), "four \n200");
     let visits = own.join("visits");
     assert_eq!(std::fs::read_to_string(&visits).unwrap(), "four ");
     std::fs::remove_file(visits).unwrap();
+}
+
+/// Deploys a middleware that appends this word to a file in `/data`.
+fn release_keeping(world: &World, word: &str) {
+    let source = format!("apps/{MIDDLEWARE}/src/index.js");
+    change(&world.project, &source, &keeping(word));
+    world.project.alokai("store deploy --store us").succeeds();
+}
+
+/// Deploys, rolls back and prunes: what one release has written is there in the next one.
+pub fn keep_data(world: &World, check_pruned: impl Fn()) {
+    let project = &world.project;
+    let says = |path: &str, text: &str| {
+        assert_eq!(world.page(&format!("/api/{path}")), format!("{text}\n200"));
+    };
+    release_keeping(world, "one");
+    says("", "nothing");
+    says("write", "one ");
+    release_keeping(world, "two");
+    says("", "one ");
+    says("write", "one two ");
+    project.alokai("store rollback --store us").succeeds();
+    says("write", "one two one ");
+    let prune = "store releases prune --store us --keep 0";
+    project.alokai(prune).succeeds();
+    check_pruned();
+    project.alokai("store unpin --store us").succeeds();
+    release_keeping(world, "three");
+    says("", "one two one ");
 }

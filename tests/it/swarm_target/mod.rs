@@ -167,3 +167,10 @@ fn of_two_clones_that_release_at_once_one_wins_and_the_other_one_names_it() {
         commands::release_two_clones_at_once(TargetKind::Swarm);
     }
 }
+
+#[test]
+fn data_outlives_releases_rollbacks_and_a_prune() {
+    if let Some(world) = world("data") {
+        commands::keep_data(&world, || assert_eq!(running(&world).len(), 2));
+    }
+}
