@@ -37,11 +37,13 @@ pub enum RecordPlace<'a> {
 pub struct LayoutPages {
     layout: Layout,
     waiting: Mutex<WaitingPages>,
+    /// One thread writes what all have added. The others wait, because their pages may be part of it.
+    writing: Mutex<()>,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct WaitingPages {
-    new: Vec<(String, Descriptor, IndexEntry)>,
+    new: Vec<IndexEntry>,
     removed: BTreeSet<String>,
 }
 
@@ -54,23 +56,29 @@ impl LayoutPages {
         Ok(Some(Self {
             layout: Layout::open(folder)?,
             waiting: Mutex::default(),
+            writing: Mutex::default(),
         }))
     }
 
     /// Adds new pages to the index of the layout, and takes removed ones out of it.
     pub fn write(&self) -> Result<(), oci::Error> {
-        let waiting = std::mem::take(&mut *self.waiting());
-        let new: Vec<IndexEntry> = waiting.new.into_iter().map(|(_, _, entry)| entry).collect();
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        // They wait until they are written, so that they are found, and so that after an error each
+        // thread that has added one fails.
+        let WaitingPages { new, removed } = self.waiting().clone();
         if !new.is_empty() {
             self.layout.put_all(&new)?;
         }
-        if !waiting.removed.is_empty() {
+        if !removed.is_empty() {
             let is_removed = |it: &Descriptor| {
                 let name = it.annotations.get(NAME);
-                name.is_some_and(|name| waiting.removed.contains(name))
+                name.is_some_and(|name| removed.contains(name))
             };
             self.layout.remove(is_removed)?;
         }
+        let mut waiting = self.waiting();
+        waiting.new.drain(..new.len());
+        waiting.removed.retain(|name| !removed.contains(name));
         Ok(())
     }
 
@@ -80,9 +88,9 @@ impl LayoutPages {
 
     fn find(&self, name: &str) -> Result<Option<Descriptor>, oci::Error> {
         let waiting = self.waiting();
-        let new = waiting.new.iter().find(|(own, _, _)| own == name);
-        match new {
-            Some((_, page, _)) => Ok(Some(page.clone())),
+        let mut new = waiting.new.iter().map(IndexEntry::image);
+        match new.find(|image| image.annotations.get(NAME).is_some_and(|own| own == name)) {
+            Some(page) => Ok(Some(page.clone())),
             None => self.layout.find(name),
         }
     }
@@ -124,10 +132,7 @@ impl RecordPlace<'_> {
             Self::Registry { client, repository } => client.tags(repository).await?,
             Self::Layout { layout, repository } => {
                 let index = layout.layout.index()?;
-                let names = index
-                    .manifests
-                    .iter()
-                    .filter_map(|it| it.annotations.get(NAME));
+                let names = index.images().filter_map(|it| it.annotations.get(NAME));
                 let tags = names.filter_map(|name| {
                     let (own, tag) = name.rsplit_once(':')?;
                     (own == *repository).then(|| tag.to_owned())
@@ -226,9 +231,9 @@ impl RecordPlace<'_> {
                 let mut image = layout.layout.blobs().write(MANIFEST, &manifest)?;
                 image.artifact_type = Some(page::RECORDS.to_owned());
                 let name = format!("{repository}:{tag}");
-                let entry = layout.layout.listing(Some(&name), image.clone())?;
                 let digest = image.digest;
-                layout.waiting().new.push((name, image, entry));
+                let entry = layout.layout.listing(Some(&name), image)?;
+                layout.waiting().new.push(entry);
                 digest
             }
         };

@@ -259,7 +259,7 @@ fn concurrent_writers_lose_no_entries() {
         }
     });
     let layout = Layout::open(place.path()).expect("a layout");
-    assert_eq!(layout.index().expect("read").manifests.len(), 64);
+    assert_eq!(layout.index().expect("read").images().count(), 64);
     for writer in 0..8 {
         for number in 0..8 {
             let name = format!("{writer}.{number}");

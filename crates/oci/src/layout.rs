@@ -9,12 +9,13 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use indexmap::IndexMap;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 
 use super::collect::remove_unused;
 use super::files::{persist, temporary};
@@ -49,30 +50,75 @@ pub struct Layout {
 #[derive(Debug, Clone)]
 struct LoadedIndex {
     stamp: IndexStamp,
-    document: Arc<Value>,
-    index: Arc<Index>,
+    index: Arc<LayoutIndex>,
+}
+
+/// The index of a layout. Unlike [`crate::Index`], it keeps all that other tools have written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", expecting = "an object")]
+pub struct LayoutIndex {
+    schema_version: u32,
+    #[serde(flatten)]
+    other_fields: Map<String, Value>,
+    #[serde(rename = "manifests")]
+    entries: Vec<IndexEntry>,
+}
+
+impl LayoutIndex {
+    /// The images and other documents that the index lists.
+    pub fn images(&self) -> impl Iterator<Item = &Descriptor> {
+        self.entries.iter().map(IndexEntry::image)
+    }
 }
 
 /// Inode, size and modification time of `index.json`. A writer always replaces the file, so another
 /// index has another stamp.
 type IndexStamp = (u64, u64, i64, i64);
 
-/// An entry of `index.json`.
+/// An entry of `index.json`, with its text. An index of many images is copied and written for each change,
+/// so a copy shares both, and the text is not formatted again.
 #[derive(Debug, Clone)]
-pub struct IndexEntry(Value);
+pub struct IndexEntry {
+    text: Arc<RawValue>,
+    image: Arc<Descriptor>,
+}
+
+impl IndexEntry {
+    /// The image or other document.
+    pub fn image(&self) -> &Descriptor {
+        &self.image
+    }
+}
+
+impl Serialize for IndexEntry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.text.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for IndexEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        let image: Descriptor =
+            serde_json::from_str(text.get()).map_err(serde::de::Error::custom)?;
+        Ok(Self {
+            text: text.into(),
+            image: image.into(),
+        })
+    }
+}
 
 /// Identifies an entry of the index: its name, or its digest if it has no name.
 #[derive(PartialEq, Eq, Hash)]
-enum IndexKey {
-    Name(String),
-    Digest(String),
+enum IndexKey<'a> {
+    Name(&'a str),
+    Digest(&'a Digest),
 }
 
-impl IndexKey {
-    fn of(entry: &Value) -> Option<Self> {
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let name = text(&entry["annotations"][NAME]).map(Self::Name);
-        name.or_else(|| text(&entry["digest"]).map(Self::Digest))
+impl<'a> IndexKey<'a> {
+    fn of(image: &'a Descriptor) -> Self {
+        let name = image.annotations.get(NAME);
+        name.map_or(Self::Digest(&image.digest), |name| Self::Name(name))
     }
 }
 
@@ -120,8 +166,12 @@ impl Layout {
             std::fs::write(&ignored, "*\n").map_err(Error::at("write", &ignored))?;
         }
         if !folder.join(LIST).exists() {
-            let empty = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []});
-            layout.replace(empty)?;
+            let media_type = ("mediaType".to_owned(), INDEX.into());
+            layout.replace(LayoutIndex {
+                schema_version: 2,
+                other_fields: Map::from_iter([media_type]),
+                entries: Vec::new(),
+            })?;
         }
         let blobs = folder.join("blobs/sha256");
         std::fs::create_dir_all(&blobs).map_err(Error::at("create the folder", &blobs))?;
@@ -146,29 +196,53 @@ impl Layout {
         &self.blobs
     }
 
-    /// The index of the layout.
-    pub fn index(&self) -> Result<Arc<Index>, Error> {
-        Ok(self.read()?.index)
+    /// The index of the layout. A file that has not changed is not parsed again.
+    pub fn index(&self) -> Result<Arc<LayoutIndex>, Error> {
+        let path = self.folder().join(LIST);
+        let opened = match File::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(self.wrong("it has no `index.json`", "write the layout again"));
+            }
+            opened => opened,
+        };
+        let mut file = opened.map_err(Error::at("read", &path))?;
+        let stamp = stamp(&file).map_err(Error::at("read", &path))?;
+        let mut known = self.known();
+        if let Some(known) = known.as_ref().filter(|known| known.stamp == stamp) {
+            return Ok(known.index.clone());
+        }
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)
+            .map_err(Error::at("read", &path))?;
+        let index = serde_json::from_slice(&text).map_err(|error| self.invalid_index(&error))?;
+        let index = Arc::new(index);
+        *known = Some(LoadedIndex {
+            stamp,
+            index: Arc::clone(&index),
+        });
+        Ok(index)
     }
 
     /// The image or index with this name.
     pub fn find(&self, name: &str) -> Result<Option<Descriptor>, Error> {
         let index = self.index()?;
         let is_named = |it: &&Descriptor| it.annotations.get(NAME).is_some_and(|own| own == name);
-        Ok(index.manifests.iter().find(is_named).cloned())
+        Ok(index.images().find(is_named).cloned())
     }
 
     /// The only image or index of the layout. Several or none are an error.
     pub fn only(&self) -> Result<Descriptor, Error> {
-        let mut images: Vec<Descriptor> = self.index()?.manifests.clone();
-        images.retain(|listed| {
+        let index = self.index()?;
+        let images = index.images().filter(|listed| {
             let is_image = is_manifest(&listed.media_type) || is_index(&listed.media_type);
             is_image && listed.artifact_type.is_none()
         });
+        let images: Vec<&Descriptor> = images.collect();
         // An image with several names is one image.
-        let first = images.first().cloned();
-        match first {
-            Some(only) if images.iter().all(|image| image.digest == only.digest) => Ok(only),
+        match images[..] {
+            [only, ..] if images.iter().all(|image| image.digest == only.digest) => {
+                Ok(only.clone())
+            }
             _ => {
                 let name = |image: &Descriptor| image.annotations.get(NAME).cloned();
                 let names = images
@@ -199,47 +273,48 @@ impl Layout {
             image.annotations.insert(NAME.into(), name.into());
         }
         self.blobs.open(&image)?;
-        let entry = serde_json::to_value(&image);
-        Ok(IndexEntry(
-            entry.map_err(|error| self.invalid_index(&error))?,
-        ))
+        let text = serde_json::value::to_raw_value(&image);
+        let text = text.map_err(|error| self.invalid_index(&error))?;
+        Ok(IndexEntry {
+            text: text.into(),
+            image: image.into(),
+        })
     }
 
     /// Adds entries to the index. An entry replaces the entry with its name, or with its digest if it
     /// has no name. Other processes may do the same at the same time.
     pub fn put_all(&self, images: &[IndexEntry]) -> Result<(), Error> {
-        let entries = images
+        let new = images
             .iter()
-            .map(|IndexEntry(entry)| (IndexKey::of(entry), Some(entry.clone())));
-        let mut entries: IndexMap<_, _> = entries.collect();
+            .map(|entry| (IndexKey::of(&entry.image), entry));
+        let mut new: IndexMap<_, _> = new.collect();
         let _lock = self.lock()?;
-        let mut document = Value::clone(&self.read()?.document);
-        let Some(listed) = document.get_mut("manifests").and_then(Value::as_array_mut) else {
-            return Err(self.invalid_index(&"`manifests` is missing"));
-        };
+        let mut index = LayoutIndex::clone(&*self.index()?);
         // Replace at the same position, and remove further entries with the same key.
-        listed.retain_mut(|other| match entries.get_mut(&IndexKey::of(other)) {
-            Some(entry) => entry.take().map(|entry| *other = entry).is_some(),
-            None => true,
+        let mut replaced = HashSet::new();
+        index.entries.retain_mut(|entry| {
+            let Some((position, _, image)) = new.get_full(&IndexKey::of(&entry.image)) else {
+                return true;
+            };
+            *entry = IndexEntry::clone(image);
+            replaced.insert(position)
         });
-        listed.extend(entries.into_values().flatten());
-        self.replace(document)
+        let mut position = 0..;
+        new.retain(|_, _| !replaced.contains(&position.next().unwrap_or_default()));
+        index.entries.extend(new.into_values().cloned());
+        self.replace(index)
     }
 
     /// Removes entries from the index, and returns how many. The blobs stay until [`Self::sweep`].
     /// Other processes may add entries at the same time.
     pub fn remove(&self, is_removed: impl Fn(&Descriptor) -> bool) -> Result<usize, Error> {
         let _lock = self.lock()?;
-        let mut document = Value::clone(&self.read()?.document);
-        let Some(listed) = document.get_mut("manifests").and_then(Value::as_array_mut) else {
-            return Err(self.invalid_index(&"`manifests` is missing"));
-        };
-        let before = listed.len();
-        // Entries of other tools that are not descriptors stay.
-        listed.retain(|entry| !Descriptor::deserialize(entry).is_ok_and(|it| is_removed(&it)));
-        let removed = before - listed.len();
+        let mut index = LayoutIndex::clone(&*self.index()?);
+        let before = index.entries.len();
+        index.entries.retain(|entry| !is_removed(&entry.image));
+        let removed = before - index.entries.len();
         if removed > 0 {
-            self.replace(document)?;
+            self.replace(index)?;
         }
         Ok(removed)
     }
@@ -260,7 +335,7 @@ impl Layout {
     pub fn sweep(&self, unused_for: Duration) -> Result<CollectedBlobs, Error> {
         let _lock = self.lock()?;
         let mut needed = HashSet::new();
-        for image in &self.read()?.index.manifests {
+        for image in self.index()?.images() {
             self.visit(image, &mut |blob| {
                 needed.insert(blob.digest);
             })?;
@@ -354,49 +429,20 @@ impl Layout {
         }
     }
 
-    fn read(&self) -> Result<LoadedIndex, Error> {
+    fn replace(&self, index: LayoutIndex) -> Result<(), Error> {
         let path = self.folder().join(LIST);
-        let opened = match File::open(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(self.wrong("it has no `index.json`", "write the layout again"));
-            }
-            opened => opened,
-        };
-        let mut file = opened.map_err(Error::at("read", &path))?;
-        let stamp = stamp(&file).map_err(Error::at("read", &path))?;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = known.as_ref().filter(|known| known.stamp == stamp) {
-            return Ok(known.clone());
-        }
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)
-            .map_err(Error::at("read", &path))?;
-        let document = serde_json::from_slice(&text).map_err(|error| self.invalid_index(&error))?;
-        let read = self.known(stamp, document)?;
-        *known = Some(read.clone());
-        Ok(read)
-    }
-
-    fn known(&self, stamp: IndexStamp, document: Value) -> Result<LoadedIndex, Error> {
-        let index = Index::deserialize(&document).map_err(|error| self.invalid_index(&error))?;
-        Ok(LoadedIndex {
-            stamp,
-            document: Arc::new(document),
-            index: Arc::new(index),
-        })
-    }
-
-    fn replace(&self, document: Value) -> Result<(), Error> {
-        let path = self.folder().join(LIST);
+        let text = serde_json::to_vec(&index).map_err(|error| self.invalid_index(&error))?;
         let mut file = temporary(self.folder())?;
-        let written = file.write_all(document.to_string().as_bytes());
-        written.map_err(Error::at("write", &path))?;
+        file.write_all(&text).map_err(Error::at("write", &path))?;
         let stamp = stamp(file.as_file()).map_err(Error::at("read", &path))?;
-        let written = self.known(stamp, document)?;
         persist(file, &path)?;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        *known = Some(written);
+        let index = Arc::new(index);
+        *self.known() = Some(LoadedIndex { stamp, index });
         Ok(())
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<LoadedIndex>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wrong(&self, reason: &str, help: &str) -> Error {

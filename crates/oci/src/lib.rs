@@ -52,7 +52,7 @@ pub use collect::{CollectedBlobs, collect};
 pub use digest::{Digest, Hasher};
 pub use error::Error;
 pub use layer::{PackedLayer, pack};
-pub use layout::{IndexEntry, Layout, NAME};
+pub use layout::{IndexEntry, Layout, LayoutIndex, NAME};
 pub use manifest::{
     CONFIG, Descriptor, EMPTY, INDEX, Index, LAYER, MANIFEST, Manifest, Platform, is_index,
     is_manifest, layer_type,

@@ -46,7 +46,7 @@ impl ImportedBuildFiles {
         let layout = oci::unpack_layout(tar, folder)?;
         let index = layout.index()?;
         let is_record = |it: &&Descriptor| it.artifact_type.as_deref() == Some(page::RECORDS);
-        let (records, images): (Vec<_>, Vec<_>) = index.manifests.iter().partition(is_record);
+        let (records, images): (Vec<_>, Vec<_>) = index.images().partition(is_record);
         let [record] = records[..] else {
             return Err(invalid(format!("it has {} records", records.len())));
         };

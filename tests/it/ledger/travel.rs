@@ -248,7 +248,10 @@ fn what_cannot_travel_says_why() {
 fn forged(whole: &[u8], change: impl Fn(&mut Value, &mut Vec<u8>)) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let layout = oci::unpack_layout(whole, &folder.path().join("layout")).unwrap();
-    let mut index = oci::Index::clone(&layout.index().unwrap());
+    let mut index = oci::Index {
+        manifests: layout.index().unwrap().images().cloned().collect(),
+        ..oci::Index::default()
+    };
     let is_record = |it: &&mut oci::Descriptor| it.artifact_type.is_some();
     let entry = index.manifests.iter_mut().find(is_record).unwrap();
     let blobs = layout.blobs();
