@@ -62,6 +62,8 @@ pub fn kill_runs(project: &Project, longest: u64) {
             project.alokai("store unpin --store us").succeeds();
         }
     }
+    // A rollback to the first release leaves a store without settings.
+    set_secret(project, "SECRET_SETTING", "very-secret-value");
     let build = &builds[1];
     let last = format!("store release {build} --store us --allow-older");
     let run = project.alokai(&last).succeeds();
