@@ -1,5 +1,5 @@
 // Many stores that become live in one deploy: the time of the stage that makes them live, and how much of
-// it is this program's own. The stores have no images to build: all is in the cache by then.
+// it is this program's own. Apps and images are made in earlier stages, which are not measured.
 
 const { spawn, spawnSync } = require("child_process");
 const fs = require("fs");
@@ -71,7 +71,7 @@ module.exports = async ({ alokai, work, say, row, judged }) => {
     return null;
   }
 
-  // A deploy; the wall time of its last stage, and the own processor time in it.
+  // Runs a deploy. Returns the duration of its last stage, and the program's own processor time in it.
   function deploy(project, rest, env) {
     return new Promise((resolve, reject) => {
       const child = spawn(alokai, ["store", "deploy", "--all", "--json", ...rest], { cwd: project, env: { ...process.env, ...env } });
@@ -97,7 +97,7 @@ module.exports = async ({ alokai, work, say, row, judged }) => {
     });
   }
 
-  // A folder with an image layout as the registry, so that nothing but this program has work to do.
+  // An image layout as the registry, so that no other process uses processor time.
   function registry(project) {
     const layout = path.join(project, "..", `${path.basename(project)}-layout`);
     fs.mkdirSync(path.join(layout, "blobs/sha256"), { recursive: true });
@@ -122,7 +122,7 @@ module.exports = async ({ alokai, work, say, row, judged }) => {
       const env = registry(project);
       await deploy(project, ["--allow-dirty"], env);
       const again = await deploy(project, ["--allow-dirty"], env);
-      report(`${stores} stores by \`command\``, stores, again, "a shell script answers every verb");
+      report(`${stores} stores at \`command\``, stores, again, "a shell script answers every verb");
     }
     for (const stores of COUNTS) {
       say(`${stores} stores, target local`);
@@ -132,7 +132,7 @@ module.exports = async ({ alokai, work, say, row, judged }) => {
       const env = registry(project);
       try {
         const first = await deploy(project, ["--local", "--allow-dirty"], env);
-        report(`${stores} stores by \`local\``, stores, first, "each app is a small Node server; the background process included");
+        report(`${stores} stores at \`local\``, stores, first, "each app is a small Node server; the background process included");
       } finally {
         spawnSync(alokai, ["store", "stop"], { cwd: project, stdio: "ignore" });
       }
@@ -143,6 +143,6 @@ module.exports = async ({ alokai, work, say, row, judged }) => {
 
   function report(what, stores, { wall, own }, how) {
     const target = stores === 200 ? judged(own, LIMIT, " s") : ["-", "-"];
-    row(what, `${own.toFixed(2)} s own`, `${wall.toFixed(1)} s in all`, "-", ...target, how);
+    row(what, `${own.toFixed(2)} s own`, `${wall.toFixed(1)} s in total`, "-", ...target, how);
   }
 };
