@@ -66,7 +66,7 @@ fn change(targets: &StoreTargets, store: &Store, page: Option<&str>) -> Result<(
     }
     let was_shown = is_shown(targets, store, &*target, page.is_some())?;
     if page.is_none() && !was_shown {
-        return answer(&format!("{id}: maintenance is off already\n"));
+        return answer(&format!("{id}: maintenance is already off\n"));
     }
     let name = match page {
         Some(_) => "maintenance on",
@@ -88,7 +88,7 @@ fn change(targets: &StoreTargets, store: &Store, page: Option<&str>) -> Result<(
         (Some(_), false) => {
             format!("{id}: maintenance is on, and visitors see a page with status 503\n")
         }
-        (Some(_), true) => format!("{id}: maintenance was on already; the page is replaced\n"),
+        (Some(_), true) => format!("{id}: maintenance was already on; the page was replaced\n"),
     })
 }
 

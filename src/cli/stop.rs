@@ -93,7 +93,7 @@ fn stop_at(global: &Global, options: &StopOptions, target: StoppedTarget) -> Res
             })?;
             let releases: Vec<_> = stopped.iter().map(ToString::to_string).collect();
             answer(&if releases.is_empty() {
-                format!("{name}: no release is at the target `{}`\n", kind.name())
+                format!("{name} has no release at the target `{}`\n", kind.name())
             } else {
                 format!("stopped {name}: {}\n", releases.join(", "))
             })?;

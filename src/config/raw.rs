@@ -102,8 +102,8 @@ pub struct DeploymentEntry {
     pub frontend: Option<Framework>,
     /// Where the store runs, if not at `deploy.target`.
     pub target: Option<TargetKind>,
-    /// The public address, if it is not the console's own, such as `https://shop.example.com`. A deploy by
-    /// the console waits until it answers.
+    /// The public address of the store, such as `https://shop.example.com`, if it differs from the address
+    /// that the console assigns. A deploy to the console waits until this address answers.
     pub address: Option<String>,
 }
 

@@ -12,10 +12,10 @@ use crate::target::{LockAnswer, LockClaim, Target};
 /// Seconds for which a lock is held without a renewal.
 const LEASE: u64 = 30;
 
-/// Renewals within a lease.
+/// How often a lock is renewed within its lease.
 const RENEWALS: u32 = 3;
 
-/// Seconds in which a lock is given back.
+/// The time limit for releasing a lock, in seconds.
 const RELEASE_LIMIT: u64 = 10;
 
 /// Works while the lock of the journal's store is held and renewed. The records of other machines are
@@ -135,7 +135,7 @@ impl<'a> Lease<'a> {
             Err(_) => format!("the target has not responded within {RELEASE_LIMIT} s"),
         };
         journal.events.notice(format!(
-            "{}: the lock could not be given back, and ends after {LEASE} s: {reason}",
+            "{}: the lock could not be released, and ends after {LEASE} s: {reason}",
             self.store
         ));
     }

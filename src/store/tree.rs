@@ -17,7 +17,7 @@ pub struct Deployment {
     pub framework: Option<Framework>,
     /// Where the store runs. `None` for the target of the project.
     pub target: Option<TargetKind>,
-    /// The public address, if it is not the console's own.
+    /// The public address, if it differs from the address that the console assigns.
     pub address: Option<String>,
 }
 

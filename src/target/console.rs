@@ -37,7 +37,7 @@ const RETRY: RetryPolicy = RetryPolicy {
     factor: 4,
 };
 
-/// How long a store may take to answer with a release, if `deploy.health` does not say it.
+/// The time limit for a store to answer with a release, if `deploy.health` does not set one.
 const DEADLINE: Duration = Duration::from_mins(10);
 
 /// Bytes of the console's response that are read for an error.
@@ -252,7 +252,7 @@ impl ConsoleTarget {
             Ok(true) => Ok(()),
             Ok(false) => {
                 events.notice(format!(
-                    "{}: {} answers, but its page does not name a release",
+                    "{}: {} answers, but its page does not say which release it is from",
                     spec.store, request.address
                 ));
                 Ok(())

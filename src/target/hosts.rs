@@ -1,7 +1,7 @@
-//! The public names of stores, at targets with a proxy of this program.
+//! The public host names of stores, at targets with a proxy of this program.
 //!
-//! Names follow the config: a store gets the names that the config gives it, also if another store of the
-//! project had them before. A name of another project is an error.
+//! The config decides: a store gets the host names that the config gives it, even if another store of the
+//! project had them before. A host name that belongs to another project is an error.
 
 use miette::Diagnostic;
 
@@ -10,9 +10,9 @@ use crate::config::Project;
 use crate::proxy::StoreRoutes;
 use crate::store::{Store, StoreId};
 
-/// A name that another store has.
+/// A host name that another store has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Diagnostic)]
-#[error("`{host}` is a name of `{other}`, so it cannot be a name of `{store}` too")]
+#[error("the host name `{host}` belongs to `{other}`, so `{store}` cannot use it")]
 #[diagnostic(code(alokai::target::host_taken), help("{help}"))]
 pub struct HostTaken {
     /// The name.

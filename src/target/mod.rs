@@ -105,7 +105,7 @@ pub trait Target: Send + Sync {
         let error = Error::Unsupported {
             target: self.name(),
             what: "stop a whole store",
-            help: "stop it with the tools of the place where it runs",
+            help: "stop it with the tools of that target",
         };
         Box::pin(async { Err(error) })
     }

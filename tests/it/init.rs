@@ -404,7 +404,7 @@ fn the_steps_of_a_pipeline_run() {
     project.commit();
     let workflow = project.read(".github/workflows/alokai.yml");
     let start = workflow
-        .find("          # Of runs that wait")
+        .find("          # GitHub cancels all waiting runs")
         .expect("the step");
     let end = workflow.find("  build:\n").expect("the job");
     let program = project.command("");

@@ -217,7 +217,7 @@ pub(super) enum StoreCommand {
     Logs(LogsOptions),
     /// Shows and removes the locks of stores
     Lock(LockOptions),
-    /// Shows a maintenance page instead of stores, or the stores again
+    /// Shows or removes the maintenance page of stores
     Maintenance(MaintenanceOptions),
     /// Sets, removes, lists and compares the settings of stores, whose values only the target has
     Settings(SettingsOptions),

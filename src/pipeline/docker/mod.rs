@@ -54,7 +54,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::docker::address),
         help(
-            "valid are `unix:///path`, `tcp://host:port` and `ssh://user@host:port`, in `DOCKER_HOST` or as `host` of the target in `alokai.config.json`"
+            "set `DOCKER_HOST`, or `host` of the target in `alokai.config.json`, to `unix:///path`, `tcp://host:port` or `ssh://user@host:port`"
         )
     )]
     Address {
@@ -68,7 +68,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::docker::certificate),
         help(
-            "TLS needs the files ca.pem, cert.pem and key.pem in `DOCKER_CERT_PATH` (without it, in `~/.docker`)"
+            "TLS needs the files `ca.pem`, `cert.pem` and `key.pem` in the folder `DOCKER_CERT_PATH` (default: `~/.docker`)"
         )
     )]
     Certificate {

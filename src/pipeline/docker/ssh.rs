@@ -61,7 +61,7 @@ impl SshEngine {
         }
         // `ssh` reads such a name as an option.
         if host.starts_with('-') || url.username().starts_with('-') {
-            return Err(invalid("a name starts with `-`"));
+            return Err(invalid("its host or its user starts with `-`"));
         }
         // Nobody can answer a question, because several connections are made at once.
         let mut arguments = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-T"]

@@ -72,7 +72,7 @@ pub enum Error {
         /// The release.
         release: RecordId,
     },
-    /// A name that another store has.
+    /// A host name that another store has.
     #[error(transparent)]
     #[diagnostic(transparent)]
     HostTaken(#[from] HostTaken),
@@ -95,7 +95,7 @@ pub enum Error {
         removal: String,
     },
     /// HAProxy does not run, so the live release gets no traffic.
-    #[error("HAProxy does not run, so {release} of `{store}` gets no traffic: {reason}")]
+    #[error("HAProxy does not run, so release {release} of `{store}` gets no traffic: {reason}")]
     #[diagnostic(
         code(alokai::haproxy::stopped),
         help(
@@ -107,7 +107,7 @@ pub enum Error {
         store: StoreId,
         /// The release that had the traffic.
         release: String,
-        /// What was tried.
+        /// Why HAProxy did not answer.
         reason: String,
     },
     /// The maintenance page is too large.
@@ -189,7 +189,7 @@ pub enum Error {
     #[error("`{}` cannot be the folder of HAProxy: {reason}", folder.display())]
     #[diagnostic(
         code(alokai::haproxy::folder),
-        help("set `{section}.folder`, such as `/var/lib/alokai/proxy`")
+        help("set `{section}.folder` to another folder, such as `/var/lib/alokai/proxy`")
     )]
     ProxyFolder {
         /// The section of the config with the proxy.

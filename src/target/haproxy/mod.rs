@@ -151,7 +151,7 @@ impl Haproxy {
         Ok(answer)
     }
 
-    /// Fails if HAProxy does not run, with what was tried.
+    /// Fails if HAProxy does not answer. The error names the socket and the cause.
     pub async fn check_running(&self) -> Result<(), String> {
         let asked = self.runtime.check().await;
         asked.map_err(|error| error.to_string())
@@ -227,7 +227,8 @@ impl Haproxy {
                 Ok(()) => return Ok(file),
                 Err(TryLockError::WouldBlock) if Instant::now() < end => sleep(PAUSE).await,
                 Err(TryLockError::WouldBlock) => {
-                    return Err(self.unusable("another run holds `lock`".into()));
+                    let seconds = TIMEOUT.as_secs();
+                    return Err(self.unusable(format!("another run has locked it for {seconds} s")));
                 }
                 Err(TryLockError::Error(error)) => return Err(failed(error)),
             }

@@ -82,7 +82,7 @@ impl Haproxy {
                     section: self.section,
                     config: self.folder.join(CONFIG),
                     message: format!(
-                        "it does not use the config after {} s. {}",
+                        "it did not use the config within {} s. {}",
                         TIMEOUT.as_secs(),
                         self.log_text()
                     ),

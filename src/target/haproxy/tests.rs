@@ -227,7 +227,7 @@ async fn two_stores_of_a_project_can_exchange_their_domains() {
     let error = Traffic::new(&proxy, &project, "eu").check().await;
     let error = error.unwrap_err();
     assert_eq!(error.fault(), DeployFault::Input);
-    let expected = "`new.example` is a name of `us`, so it cannot be a name of `eu` too";
+    let expected = "the host name `new.example` belongs to `us`, so `eu` cannot use it";
     assert_eq!(error.to_string(), expected);
 }
 
@@ -243,7 +243,7 @@ async fn a_default_name_of_another_project_is_left_out_and_its_domain_is_an_erro
         let second = Traffic::new(&proxy, &project, "us");
         let error = second.check().await.unwrap_err();
         let host = domain.unwrap_or("us.localhost");
-        let expected = format!("`{host}` is a name of `first/us`");
+        let expected = format!("the host name `{host}` belongs to `first/us`");
         assert!(error.to_string().starts_with(&expected), "{error}");
         let command = "`alokai store stop --target docker --store first/us`";
         assert!(help(&error).contains(command), "{}", help(&error));
@@ -300,7 +300,7 @@ async fn a_change_that_haproxy_does_not_accept_is_not_saved() {
     let error = dead.of().observe().await.unwrap_err();
     assert_eq!(error.fault(), DeployFault::Unreachable);
     let live = routed.active.as_deref().unwrap();
-    let expected = format!("HAProxy does not run, so {live} of `us` gets no traffic");
+    let expected = format!("HAProxy does not run, so release {live} of `us` gets no traffic");
     assert!(error.to_string().starts_with(&expected), "{error}");
     // The config with which HAProxy can be started is still there.
     let config = place.file("haproxy.cfg");

@@ -215,7 +215,7 @@ pub enum Error {
         /// The Secret.
         secret: String,
     },
-    /// A claim that the config names.
+    /// The claim that the config names does not exist.
     #[error("the PersistentVolumeClaim `{claim}` does not exist")]
     #[diagnostic(
         code(alokai::kubernetes::no_claim),
@@ -227,7 +227,7 @@ pub enum Error {
         /// The claim.
         claim: String,
     },
-    /// A claim that the config names has another access mode.
+    /// The claim that the config names does not have the access mode of the config.
     #[error(
         "the PersistentVolumeClaim `{claim}` does not have the access mode {wanted}: it has {modes}"
     )]
@@ -243,8 +243,8 @@ pub enum Error {
         /// The access mode of the config.
         wanted: &'static str,
     },
-    /// The config asks for another claim than the one that exists.
-    #[error("the PersistentVolumeClaim `{claim}` cannot be changed as the config asks: {message}")]
+    /// An existing claim differs from the config, and the cluster refuses to change it.
+    #[error("the PersistentVolumeClaim `{claim}` cannot be changed to match the config: {message}")]
     #[diagnostic(
         code(alokai::kubernetes::fixed_claim),
         help(
@@ -272,7 +272,7 @@ pub enum Error {
         app: String,
     },
     /// The output of a pod ended too early.
-    #[error("the connection with the output of {pod} was lost: {reason}")]
+    #[error("the connection was lost while the output of {pod} was read: {reason}")]
     #[diagnostic(
         code(alokai::kubernetes::lost),
         help("run the command again; `--since` leaves out what was shown before")
@@ -299,7 +299,7 @@ pub enum Error {
         /// The pod.
         pod: String,
     },
-    /// There is no release behind which a page could be shown.
+    /// No release of the store gets the traffic, so no page can be shown.
     #[error(
         "no release of `{store}` gets the traffic, so there is no address for a maintenance page"
     )]

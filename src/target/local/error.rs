@@ -27,7 +27,7 @@ pub enum Error {
         /// What it needs.
         reason: String,
     },
-    /// A name that another store has.
+    /// A host name that another store has.
     #[error(transparent)]
     #[diagnostic(transparent)]
     HostTaken(#[from] HostTaken),

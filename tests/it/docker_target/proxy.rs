@@ -112,7 +112,7 @@ pub fn stop_a_store(world: &World) {
     let deploy = "store deploy --store us";
     let run = world.project.alokai(deploy).fails_with(2);
     let old = format!("{}-us/us", world.name);
-    run.stderr_contains(&format!("`us.localhost` is a name of `{old}`"));
+    run.stderr_contains(&format!("`us.localhost` belongs to `{old}`"));
     assert!(!world.project.path(".out/us").exists(), "nothing is built");
     let stop = format!("store stop --target {} --store {old}", world.kind.name());
     // The terminal breaks the line of the help.
@@ -126,7 +126,7 @@ pub fn stop_a_store(world: &World) {
     let table = world.project.read(".alokai/proxy/table.json");
     assert!(!table.contains(&old), "{table}");
     let run = world.project.alokai(&stop).succeeds();
-    run.stdout_contains("no release is at the target");
+    run.stdout_contains("has no release at the target");
     // The name is free.
     let target = world.target();
     let next = world.release("v2");

@@ -79,10 +79,10 @@ fn a_deploy_by_the_console_waits_until_the_store_answers_with_the_release() {
     run.stderr_lacks("does not say");
     assert_eq!(pages.0.lock().unwrap().len(), 1);
 
-    // A page that does not say anything.
+    // A page without the variable.
     pages.set(vec![(200, "<h1>Shop</h1>".into())]);
     let run = project.alokai(deploy).succeeds();
-    run.stderr_contains("its page does not name a release");
+    run.stderr_contains("its page does not say which release it is from");
 
     configure(&project, &address, 1);
     for (page, reason) in [

@@ -37,7 +37,7 @@ fn visitors_see_a_page_while_releases_continue_and_status_shows_it() {
         .stderr_contains("no release of `us` is live at the target `local`");
     run("store maintenance off --store us")
         .succeeds()
-        .stdout_contains("us: maintenance is off already\n");
+        .stdout_contains("us: maintenance is already off\n");
     run("store deploy --store us").succeeds();
     let address = address(&project);
     run("store maintenance on --store us").succeeds();
@@ -62,7 +62,7 @@ fn visitors_see_a_page_while_releases_continue_and_status_shows_it() {
     assert_eq!(shown(&address).2, "<h1>Zurück um 5</h1>");
     for off in [
         "us: maintenance is off\n",
-        "us: maintenance is off already\n",
+        "us: maintenance is already off\n",
     ] {
         let run = run("store maintenance off --store us").succeeds();
         assert_eq!(run.stdout, off);

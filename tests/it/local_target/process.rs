@@ -142,7 +142,7 @@ async fn a_domain_moves_to_the_store_that_has_it_in_the_config() {
     stores.project.commit();
     let deploy = "store deploy --local --store eu";
     let run = stores.project.alokai(deploy).fails_with(2);
-    run.stderr_contains("`shop.example` is a name of `us`");
+    run.stderr_contains("`shop.example` belongs to `us`");
     assert!(!stores.project.path(".out/eu").exists());
 }
 
