@@ -1,5 +1,5 @@
-//! The rule for secrets in output: which values are replaced. It stands here only, so that no place shows
-//! what another place hides.
+//! The rule for secrets in output: which values are replaced. All parts of the program use this rule, so that
+//! none of them shows what another one hides.
 
 use http_client::Redactor;
 

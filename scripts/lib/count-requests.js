@@ -1,6 +1,6 @@
-// Asks for a page over eight connections that stay open, until it gets SIGTERM; then
-// prints how many requests it has sent and how many of them were lost: with another
-// status than 200, or without an answer.
+// Asks for a page over eight connections that stay open, until it gets SIGTERM. Then it
+// prints how many requests it has sent, and how many of them were lost: those without a
+// whole answer with status 200.
 //
 //   node count-requests.js <address of the page>
 //
@@ -13,7 +13,7 @@ const { hostname, host, port, pathname } = new URL(process.argv[2]);
 const agent = new http.Agent({ keepAlive: true, maxSockets: 8 });
 let [sent, lost, ends] = [0, 0, false];
 
-// Whether the page came whole.
+// Asks once. Returns whether the whole page arrived with status 200.
 const ask = () =>
   new Promise((done) => {
     const request = http.get({ agent, host: "127.0.0.1", port: port || 80, path: pathname, headers: { host } }, (answer) => {

@@ -104,8 +104,9 @@ fn is_for_this_machine(project: &Project, request: &Request) -> bool {
     !stores.is_empty() && stores.iter().all(is_local)
 }
 
-/// The ids of the stores of a shard. They are sorted first, so that all machines divide the stores in the same way.
-fn share(stores: &[&Store], shard: Shard) -> Vec<String> {
+/// The ids of the stores of a shard. They are sorted first, so that all machines divide the stores in the
+/// same way.
+fn ids_of_shard(stores: &[&Store], shard: Shard) -> Vec<String> {
     let mut ids: Vec<String> = stores.iter().map(|store| store.id.to_string()).collect();
     ids.sort();
     let ids = ids.into_iter().skip(shard.index).step_by(shard.count);
@@ -129,7 +130,7 @@ fn prepare(
     let mut request = request(&project, select, until)?;
     if let Some(shard) = work.shard {
         let stores = request.selection.stores(&project)?;
-        let ids = share(&stores, shard);
+        let ids = ids_of_shard(&stores, shard);
         tell(&match ids.as_slice() {
             [] => format!("note: shard {shard} has no stores"),
             ids => format!("note: shard {shard}: {}", ids.join(", ")),

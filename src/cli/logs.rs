@@ -34,17 +34,17 @@ use crate::target::{self, AppLine, LogQuery, Target};
 /// The capacity of the queue of lines to print.
 const WAITING: usize = 1000;
 
-/// How long lines are collected while output is followed. The lines of all apps are sorted by time.
+/// How long lines are collected before they are sorted by time and printed, while output is followed.
 const COLLECT: Duration = Duration::from_millis(300);
 
-/// The pause between two checks of which release is live.
+/// The pause between two checks whether another release is live.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// A line with the release of its app.
 type ReleaseLine = (RecordId, AppLine);
 
 pub fn logs(global: &Global, options: &LogsOptions) -> Result<(), AnyError> {
-    // Lines are the answer, and notices are for people.
+    // Standard output has only the lines of apps, so notices go to standard error.
     let reporter = Lines::new(std::io::stderr(), Detail::Short);
     live_with(Box::new(reporter), |live| {
         let stores = [options.store.clone()];
@@ -395,7 +395,7 @@ impl Masks {
         let settings = match version {
             Some(version) => {
                 let asked = follower.target.settings(&follower.store.id, version);
-                // Lines that cannot be masked are not shown.
+                // Lines whose secrets are not known are not shown.
                 asked.await.map_err(release::Error::from)?
             }
             None => None,

@@ -92,8 +92,8 @@ fn change(targets: &StoreTargets, store: &Store, page: Option<&str>) -> Result<(
     })
 }
 
-/// Whether a page is shown instead of the store, by the target or by the records. A store without a live
-/// release has no address at which a page could be shown.
+/// Whether a page is shown instead of the store, as the target reports or the records say. Fails if a release
+/// is needed and none is live: without it, the store has no address for a page.
 fn is_shown(
     targets: &StoreTargets,
     store: &Store,
@@ -116,6 +116,7 @@ fn is_shown(
         }
         .into());
     }
-    // If another program has removed the page, the records still have it as shown.
+    // If another program has removed the page, the records still say that it is shown, and `off` corrects
+    // them.
     Ok(observed.maintenance || (!needs_release && is_recorded))
 }

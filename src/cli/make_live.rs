@@ -42,7 +42,7 @@ pub struct StoreAtTarget<'a> {
     allow_older: bool,
 }
 
-/// The access of a command, with its `--no-wait`.
+/// The access options of a command, with its option `--no-wait`.
 pub fn waiting(access: &AccessOptions, no_wait: bool) -> AccessOptions {
     AccessOptions {
         no_wait: access.no_wait || no_wait,
@@ -192,7 +192,7 @@ impl StoreAtTarget<'_> {
         })
     }
 
-    /// Asks something of the flow of this store, without a record.
+    /// Passes the flow of this store to a function, and records no operation.
     pub fn with_flow<T>(&self, ask: impl FnOnce(&Flow) -> T) -> T {
         let project = &self.targets.project;
         let ancestry = ancestry_of(&project.root);

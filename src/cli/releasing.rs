@@ -168,7 +168,8 @@ impl RunTargets {
         (deployed, finished, result)
     }
 
-    /// The order for a build, by the records and the release that is live by them.
+    /// The order that makes a build live. `known` are the records, and `live` is the release that is live by
+    /// them.
     fn order(
         &self,
         build: &BuildRecord,

@@ -68,7 +68,7 @@ pub fn stop(global: &Global, options: &StopOptions) -> Result<(), AnyError> {
     })
 }
 
-/// Stops stores at another target, also those that the config does not have any more.
+/// Stops stores at another target, including stores that the config does not have any more.
 fn stop_at(global: &Global, options: &StopOptions, target: StoppedTarget) -> Result<(), AnyError> {
     let kind = match target {
         StoppedTarget::Docker => TargetKind::Docker,
@@ -102,7 +102,8 @@ fn stop_at(global: &Global, options: &StopOptions, target: StoppedTarget) -> Res
     })
 }
 
-/// Makes a project have a store at a target: one of its own by its id, or `<project>/<store>`.
+/// Adds a store to a project, or changes it, so that it runs at this target. `name` is the id of a store of
+/// the config, or `<project>/<store>`.
 fn with_store(project: &mut Project, name: &str, kind: TargetKind) -> Result<StoreId, AnyError> {
     let unknown = || {
         let ids = project.stores.deployables().map(|store| store.id.as_str());

@@ -37,7 +37,8 @@ pub enum RecordPlace<'a> {
 pub struct LayoutPages {
     layout: Layout,
     waiting: Mutex<WaitingPages>,
-    /// One thread writes what all have added. The others wait, because their pages may be part of it.
+    /// Held by the thread that writes the waiting pages of all threads. The others wait for it, because it
+    /// may write their pages too.
     writing: Mutex<()>,
 }
 
@@ -63,8 +64,8 @@ impl LayoutPages {
     /// Adds new pages to the index of the layout, and takes removed ones out of it.
     pub fn write(&self) -> Result<(), oci::Error> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        // They wait until they are written, so that they are found, and so that after an error each
-        // thread that has added one fails.
+        // Pages stay in `waiting` until they are written, so that other threads find them. If the write
+        // fails, they stay, and each thread that has added one fails too.
         let WaitingPages { new, removed } = self.waiting().clone();
         if !new.is_empty() {
             self.layout.put_all(&new)?;

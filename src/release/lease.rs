@@ -142,7 +142,7 @@ impl<'a> Lease<'a> {
 }
 
 /// Renews a lock until it is lost, and returns the reason. `renew` returns the reason if the lock belongs to
-/// another run. A renewal that takes longer than the rest of the lease is a lost lock.
+/// another run. The lock is also lost if a renewal takes longer than the rest of the lease.
 async fn renew_until_lost<Failure: std::fmt::Display>(
     lease: Duration,
     renew: impl AsyncFn() -> Result<Option<String>, Failure>,

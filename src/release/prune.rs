@@ -7,8 +7,8 @@ use super::steps::{StoreRun, StoreSnapshot};
 use crate::ledger::RecordId;
 
 impl StoreRun<'_> {
-    /// Stops and removes releases without traffic beyond the number to keep, which is that of the config
-    /// if it is not given. Returns them.
+    /// Stops and removes releases without traffic, except `keep` of them (default: `deploy.keep`). Returns
+    /// the removed releases.
     pub async fn prune(&self, keep: Option<usize>) -> Result<Vec<RecordId>, Error> {
         self.locked(async {
             let now = self.observe().await?;

@@ -56,7 +56,8 @@ fn deployable<'p>(project: &'p Project, id: &StoreId) -> Result<&'p Store, Error
     store.ok_or_else(|| Error::NoStore { store: id.clone() })
 }
 
-/// What a target runs already for a release, without the apps that the project does not have any more.
+/// The specification of a release that a target already runs, without the apps that the project does not have
+/// any more.
 pub fn spec_of_running(
     project: &Project,
     planned: PlannedStore,

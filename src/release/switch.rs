@@ -137,7 +137,7 @@ impl StoreRun<'_> {
         }
     }
 
-    /// Gives the traffic to a release, and leaves the earlier one.
+    /// Gives the traffic to a release, watches it, and stops the earlier release.
     pub(super) async fn make_live(
         &self,
         now: &StoreSnapshot,
@@ -170,7 +170,7 @@ impl StoreRun<'_> {
         Ok(())
     }
 
-    /// Switches the traffic to a release, after the hooks before the switch. An interruption until the
+    /// Switches the traffic to a release, after the hooks before the switch. An interruption before the
     /// switch prevents it.
     async fn try_switch(
         &self,

@@ -11,7 +11,7 @@ use crate::config::{AppReference, TemplatePart, ValueTemplate};
 /// The most characters of an app's name in its host name. A label of a host name has at most 63.
 const LONGEST_NAME: usize = 36;
 
-/// What the variables of a release's apps are made from.
+/// The sources of the variables of a release's apps.
 pub struct ContainerVariables<'a> {
     /// The release.
     pub spec: &'a ReleaseSpec,
@@ -117,8 +117,8 @@ pub fn lines(variables: BTreeMap<String, String>) -> Vec<String> {
     lines.collect()
 }
 
-/// The name of an app in the network of its store. It has the release, so each release has its own apps
-/// as siblings. The position makes names different that are equal without their special characters.
+/// The name of an app in the network of its store. It contains the release, so an app reaches the other apps
+/// of its own release. The position distinguishes apps whose names differ only in special characters.
 pub fn host_name(spec: &ReleaseSpec, app: &ReleasedApp) -> String {
     let position = spec.apps.iter().position(|it| it.app == app.app);
     let allowed = |c: char| match c {

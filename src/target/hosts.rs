@@ -15,17 +15,17 @@ use crate::store::{Store, StoreId};
 #[error("the host name `{host}` belongs to `{other}`, so `{store}` cannot use it")]
 #[diagnostic(code(alokai::target::host_taken), help("{help}"))]
 pub struct HostTaken {
-    /// The name.
+    /// The host name.
     pub host: String,
-    /// The store with the name.
+    /// The store that has it.
     pub other: String,
-    /// The store that asks for the name.
+    /// The store that needs it.
     pub store: String,
     /// What to do.
     pub help: String,
 }
 
-/// The names of a store in lower case: its default name, and its `localDomain`.
+/// The host names of a store in lower case: its default name, and its `localDomain`.
 pub fn hosts(project: &Project, store: &StoreId) -> Vec<String> {
     let default = StoreRoutes::localhost(store);
     let mut local = project.local.iter();
@@ -57,8 +57,8 @@ pub fn check_config<'a>(
     taken.map_or(Ok(()), Err)
 }
 
-/// Whether a store, by its key in a routing table, has to leave a name to a store of the project: it is an
-/// earlier id of that store, or the config does not give it the name any more.
+/// Whether a store, by its key in a routing table, has to give a host name up for the store `to`: the key is
+/// an earlier id of that store, or the config does not give the name to the store of the key any more.
 pub fn leaves(project: &Project, key: &str, host: &str, to: &StoreLabels) -> bool {
     let former = key.split_once('/').is_some_and(|it| it.0 == to.project);
     let mut stores = project.stores.deployables();

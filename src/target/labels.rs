@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::config::Project;
 use crate::store::StoreId;
 
-/// The label with `<project name>`.
+/// The label with the project name.
 pub const PROJECT: &str = "com.alokai.project";
 /// The label with the id of the store.
 pub const STORE: &str = "com.alokai.store";
@@ -24,7 +24,7 @@ pub const SETTINGS: &str = "com.alokai.settings";
 
 /// The label with the identity of the proxy of a store.
 pub const PROXY: &str = "com.alokai.proxy";
-/// The label with the place of this proxy.
+/// The label with the machine and the folder of this proxy.
 pub const PROXY_PLACE: &str = "com.alokai.proxy-place";
 
 /// The owner of objects in an engine: a store of a project.
@@ -55,7 +55,7 @@ impl StoreLabels {
         ])
     }
 
-    /// The labels as an engine filters by them.
+    /// The labels in the form that filters of the engine have: `key=value`.
     pub fn filters(&self) -> impl Iterator<Item = String> {
         self.map()
             .into_iter()

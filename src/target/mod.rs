@@ -99,8 +99,8 @@ pub trait Target: Send + Sync {
         kept: bool,
     ) -> TargetStep<'a, ()>;
 
-    /// Ends a store: its traffic ends, its releases are stopped and removed, and its names are free. Its
-    /// data and settings stay. Returns the releases.
+    /// Ends a store: its traffic ends, its releases are stopped and removed, and other stores can use its
+    /// host names. Its data and settings stay. Returns the releases.
     fn end_store<'a>(&'a self, _store: &'a StoreId) -> TargetStep<'a, Vec<RecordId>> {
         let error = Error::Unsupported {
             target: self.name(),

@@ -49,8 +49,8 @@ enum Naming {
 }
 
 impl PublicPage<'_> {
-    /// Waits until the page is there, and not from another release. Returns whether it says that it is from
-    /// this release. The error is the last answer.
+    /// Waits until the address answers with a page that is not from another release. Returns true if the page
+    /// is from this release, and false if it does not say so. The error is the last answer.
     pub async fn wait(&self) -> Result<bool, String> {
         let (client, url) = self.client()?;
         let started = Instant::now();
@@ -84,7 +84,7 @@ impl PublicPage<'_> {
     fn client(&self) -> Result<(Client, Url), String> {
         let url = Url::parse(self.address).and_then(|url| url.join(&self.probe.path));
         let url = url.map_err(|error| error.to_string())?;
-        // Each request is a new connection, so that it is not answered by an ending release.
+        // Each request has a new connection: an open one could lead to the release that is ending.
         let options = HttpOptions {
             keeps_connections: false,
             connect_timeout: self.probe.timeout,

@@ -66,8 +66,8 @@ impl ReleaseSpec {
         spec
     }
 
-    /// What the user has to know about a copy if the target does not have the values of `.env` files of its
-    /// original.
+    /// The notice that a copy does not get the values of `.env` files of its original, because the target
+    /// does not have them any more.
     pub fn without_original(&self, original: &RecordId) -> String {
         format!(
             "`{}`: the target does not have the values of `.env` files of release {original} any more, so its copy {} gets those of this working tree",

@@ -1,4 +1,4 @@
-//! Several machines build and push the stores of one commit, each a share, and one machine releases them.
+//! Several machines build and push the stores of one commit, each one shard, and one machine releases them.
 
 use std::collections::BTreeMap;
 
@@ -66,7 +66,7 @@ fn eight_machines_make_the_same_images_as_one_and_one_machine_releases_them() {
         assert!(!own.is_empty(), "twelve stores are enough for each machine");
         for (unit, digest) in own {
             let earlier = pushed.insert(unit.clone(), digest);
-            assert_eq!(earlier, None, "{unit} is in two shares");
+            assert_eq!(earlier, None, "{unit} is in two shards");
         }
     }
     assert_eq!(console.requests().len(), 0, "nothing is released");
@@ -89,9 +89,9 @@ fn eight_machines_make_the_same_images_as_one_and_one_machine_releases_them() {
 }
 
 #[test]
-fn shares_are_disjoint_and_complete_whatever_the_order_and_the_number() {
+fn shards_are_disjoint_and_complete_whatever_the_order_and_the_number() {
     let project = many(12);
-    let share = |selected: &str, shard: &str| -> Vec<String> {
+    let stores_of = |selected: &str, shard: &str| -> Vec<String> {
         let line = format!("store build {selected} --shard {shard} --dry-run --json");
         let plan = project.alokai(&line).succeeds().json();
         let stores = plan["stores"].as_array().unwrap().iter();
@@ -101,14 +101,14 @@ fn shares_are_disjoint_and_complete_whatever_the_order_and_the_number() {
     };
     for count in [1, 2, 5, 12, 13] {
         let mut all: Vec<String> = (1..=count)
-            .flat_map(|index| share("--all", &format!("{index}/{count}")))
+            .flat_map(|index| stores_of("--all", &format!("{index}/{count}")))
             .collect();
         all.sort();
         let every: Vec<String> = (1..=12).map(|number| format!("shop-{number:02}")).collect();
-        assert_eq!(all, every, "{count} shares");
+        assert_eq!(all, every, "{count} shards");
     }
-    assert_eq!(share("--store shop-03,shop-01", "1/2"), ["shop-01"]);
-    assert_eq!(share("--store shop-01,shop-03", "1/2"), ["shop-01"]);
+    assert_eq!(stores_of("--store shop-03,shop-01", "1/2"), ["shop-01"]);
+    assert_eq!(stores_of("--store shop-01,shop-03", "1/2"), ["shop-01"]);
     let run = project.alokai("store build --store shop-01 --shard 2/2");
     run.succeeds()
         .stderr_contains("note: shard 2/2 has no stores");

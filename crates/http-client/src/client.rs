@@ -58,10 +58,10 @@ pub fn build(server: &Url, options: HttpOptions) -> reqwest::Result<Client> {
         .redirect(Policy::none())
         .user_agent(options.user_agent)
         .tls_danger_accept_invalid_certs(options.any_certificate);
-    // To read the system's certificate authorities takes milliseconds. Without a proxy and redirects, they
-    // are not needed for plain HTTP.
-    let has_tls = server.scheme() != "http" || !is_loopback(server);
-    builder = if options.only_certificates || !has_tls {
+    // Reading the system's certificate authorities takes milliseconds. Plain HTTP to this machine does not
+    // need them, because it uses no proxy and follows no redirect.
+    let may_use_tls = server.scheme() != "http" || !is_loopback(server);
+    builder = if options.only_certificates || !may_use_tls {
         builder.tls_certs_only(options.certificates)
     } else {
         builder.tls_certs_merge(options.certificates)

@@ -366,9 +366,9 @@ pub(super) enum Matrix {
 /// One of several equal parts of the selected stores.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shard {
-    /// Which share, counted from 0.
+    /// The number of this shard, counted from 0.
     pub index: usize,
-    /// The number of shares.
+    /// How many shards there are.
     pub count: usize,
 }
 

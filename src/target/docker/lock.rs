@@ -99,8 +99,8 @@ impl Lock<'_> {
         Ok((!has_ended).then_some(held.claim))
     }
 
-    /// Removes the renewals of earlier locks, which a run has left that was killed when it gave its lock
-    /// back. The lock is held.
+    /// Removes the renewals of earlier locks: a run that is killed while it releases its lock leaves them.
+    /// The caller holds the lock.
     pub async fn sweep(&self) -> Result<(), Error> {
         let mut filters = vec![RENEWS.to_owned()];
         filters.extend(self.owner.filters());

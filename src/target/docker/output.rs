@@ -178,7 +178,7 @@ fn is_zero_time(time: &str) -> bool {
     time.is_empty() || time.starts_with("0001-")
 }
 
-/// Puts the pieces of one output together to lines.
+/// Joins the pieces of an output into lines.
 #[derive(Default)]
 struct PartialLine {
     at: Option<Timestamp>,

@@ -79,7 +79,7 @@ impl DockerTarget {
         let Some(proxy) = &self.proxy else {
             return Ok(());
         };
-        // A store behind another proxy starts no proxy here.
+        // Checked first: if another proxy switches the traffic of the store, this one is not started.
         self.check_proxy(engine, owner, store).await?;
         let volume = proxy_volume(owner);
         let traffic = self.traffic(proxy, owner, store);
@@ -140,7 +140,7 @@ impl DockerTarget {
         Ok(observed)
     }
 
-    /// The release that has the traffic, also if HAProxy does not run.
+    /// The release that has the traffic, even if HAProxy does not run.
     pub(super) async fn active(
         &self,
         engine: &Engine,
@@ -408,8 +408,8 @@ fn proxy_volume(owner: &StoreLabels) -> String {
     format!("alokai-{}-proxy", owner.name())
 }
 
-/// Fails if an object of the engine with a name of the store belongs to another store. The names have a project
-/// name and a store id with `-` between them, so two stores can have the same names.
+/// Fails if an object that the store needs belongs to another store. Names of objects are made of the project
+/// name and the store id with `-` between them, so two stores can need the same names.
 async fn check_owner(engine: &Engine, owner: &StoreLabels) -> Result<(), Error> {
     let network = network(owner);
     if let Some(labels) = engine.network_labels(&network).await? {

@@ -34,7 +34,7 @@ const LONGEST_SOCKET: usize = 107;
 /// How long a start, a reload, or the change of another run may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The pause between two looks.
+/// The pause between two checks of a condition that is waited for.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The config of the running HAProxy.
@@ -114,7 +114,8 @@ impl Haproxy {
         }
     }
 
-    /// The table: the file, and what the running HAProxy does. It changes nothing.
+    /// The table of the file, with the live releases and the pages of the running HAProxy. Nothing is
+    /// changed.
     pub async fn table(&self) -> Result<RoutingTable, Error> {
         let path = self.folder.join(TABLE);
         let mut table = match std::fs::read(&path) {
@@ -131,8 +132,8 @@ impl Haproxy {
         Ok(table)
     }
 
-    /// Changes the table: HAProxy is started if it does not run, then it gets the change, then the
-    /// files. Runs on this machine change it one after another.
+    /// Changes the table. HAProxy is started if it does not run; it gets the change first, and the files get
+    /// it afterwards. Runs on this machine change the table one after another.
     pub async fn change<T>(
         &self,
         change: impl FnOnce(&mut RoutingTable) -> Result<T, Error> + Send,

@@ -29,14 +29,14 @@ pub const ROUTES: &str = "routes.map";
 pub const STRIPS: &str = "strips.map";
 
 /// All map files, in the order in which entries are added: the traffic moves after its routes exist, and a
-/// name moves to a store that has a live release.
+/// host name moves to a store that has a live release.
 pub const MAPS: [&str; 6] = [ROUTES, STRIPS, STAGED, ACTIVE, HOSTS, PAGES];
 
 /// The most segments of a path prefix that can be stripped.
 pub const MOST_SEGMENTS: usize = 6;
 
-/// The most bytes of a maintenance page as [`page_as_ascii`] makes it. HAProxy reads a command into a buffer of
-/// 16 kB, and base 64 makes four bytes of three.
+/// The most bytes of a maintenance page that [`page_as_ascii`] returns. HAProxy reads a command into a buffer
+/// of 16 kB, and base 64 makes four bytes of three.
 pub const LARGEST_PAGE: usize = 11_000;
 
 /// The version of the frontend's rules. A running HAProxy with another version is reloaded.
@@ -61,7 +61,7 @@ pub struct RoutingTable {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RoutedStore {
-    /// Its public names, in lower case.
+    /// Its public host names, in lower case.
     pub hosts: Vec<String>,
     /// The release that gets the traffic.
     pub active: Option<String>,
@@ -87,7 +87,7 @@ pub struct RoutedRelease {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RoutedServer {
-    /// Its name in HAProxy, which is the name of its container.
+    /// Its name in HAProxy, which is the name of its container or service.
     pub name: String,
     /// Address and port.
     pub address: String,

@@ -46,7 +46,8 @@ impl StoreTraffic<'_> {
         Ok((routed.unwrap_or_default(), table))
     }
 
-    /// The same. Fails if a release of the store has the traffic and HAProxy does not run.
+    /// The routes of the store, and the whole routing table. Fails if a release of the store has the traffic
+    /// and HAProxy does not run.
     pub async fn observe(&self) -> Result<(RoutedStore, RoutingTable), Error> {
         let (routed, table) = self.look().await?;
         if let Some(active) = &routed.active
@@ -61,9 +62,9 @@ impl StoreTraffic<'_> {
         Ok((routed, table))
     }
 
-    /// The names that the store can have: those of the config, without a default name that a store of another
-    /// project has. Fails if that leaves none, or if another project has the `localDomain`. `among` are the stores
-    /// of the project that have this proxy.
+    /// Fails if the store cannot have its host names: its `localDomain` belongs to another store, or no name
+    /// is left because its default name belongs to another project. `among` are the stores of the project at
+    /// this proxy.
     pub async fn check_names<'s>(
         &self,
         among: impl Iterator<Item = &'s Store>,
@@ -90,7 +91,7 @@ impl StoreTraffic<'_> {
         let host = routes.host.clone();
         let claim = |table: &mut RoutingTable| {
             let mut names = self.names(table, &spec.hosts)?;
-            // A store that leaves a name to this one keeps it until the switch.
+            // The present holder of a name keeps it until the switch.
             names.retain(|host| self.holder(table, host).is_none());
             let key = self.owner.key();
             if table.stores.get(&key).is_none_or(|it| it.active.is_none()) {
@@ -119,7 +120,7 @@ impl StoreTraffic<'_> {
             if token(&now) != *expected {
                 return Ok(false);
             }
-            // A switch back may know the id of the release only.
+            // A switch back may know only the id of the release, and no host names.
             if !names.is_empty() {
                 give_names(table, key.clone(), names);
             }
@@ -149,7 +150,7 @@ impl StoreTraffic<'_> {
         self.proxy.change(leave).await
     }
 
-    /// Removes the store from the table: its traffic ends, and its names are free.
+    /// Removes the store from the table: its traffic ends, and other stores can use its host names.
     pub async fn end(&self) -> Result<(), Error> {
         let end = |table: &mut RoutingTable| {
             let key = self.owner.key();
@@ -177,8 +178,8 @@ impl StoreTraffic<'_> {
         self.proxy.change(show).await
     }
 
-    /// The labels of the engine's record that the store is behind this proxy. An identity that the proxy
-    /// does not have yet is made, which starts HAProxy.
+    /// The labels with which the engine records that this proxy switches the traffic of the store. A proxy
+    /// without an identity gets one, which starts HAProxy.
     pub async fn record(&self) -> Result<HashMap<String, String>, Error> {
         let mut labels = self.owner.map();
         labels.insert(PROXY.to_owned(), self.proxy.identity().await?);
@@ -216,7 +217,7 @@ impl StoreTraffic<'_> {
         }
     }
 
-    /// The names that the store can have, of those that it wants.
+    /// The host names in `wanted` that the store can have.
     fn names(&self, table: &RoutingTable, wanted: &[String]) -> Result<Vec<String>, HostTaken> {
         let default = StoreRoutes::localhost(self.store);
         let (mut names, mut taken) = (Vec::new(), None);
@@ -230,13 +231,13 @@ impl StoreTraffic<'_> {
             }
         }
         match taken {
-            // The default name is only one of two.
+            // Without the default name, the `localDomain` is enough.
             Some(taken) if names.is_empty() => Err(taken),
             _ => Ok(names),
         }
     }
 
-    /// The key of another store that has a name. A store without a release has only asked for its names.
+    /// The key of another store that has a host name. A store without a release does not count.
     fn holder<'t>(&self, table: &'t RoutingTable, host: &str) -> Option<&'t str> {
         let own = self.owner.key();
         let runs = |key: &String| table.releases.values().any(|it| it.store == *key);
@@ -263,7 +264,7 @@ impl StoreTraffic<'_> {
     }
 }
 
-/// Gives names to a store. No other store keeps one of them.
+/// Gives host names to a store, and takes them from all other stores.
 fn give_names(table: &mut RoutingTable, key: String, names: Vec<String>) {
     for store in table.stores.values_mut() {
         store.hosts.retain(|host| !names.contains(host));
@@ -337,7 +338,7 @@ fn routes(spec: &ReleaseSpec, owner: &StoreLabels, servers: Vec<AppServer<'_>>) 
         prefix: prefix(server.app).to_owned(),
         strips_prefix: server.app.strips_prefix,
     });
-    // The id of the release makes the name unique, also if another store has the name behind it.
+    // The id of the release makes the name unique, even if another store has the host name after it.
     let host = spec.hosts.first().map(|host| host.to_ascii_lowercase());
     RoutedRelease {
         store: owner.key(),

@@ -34,7 +34,7 @@ const REPLICAS: u64 = 2;
 /// How long the pods may take to be ready.
 const DEADLINE: Duration = Duration::from_mins(2);
 
-/// The pause between two looks at the pods.
+/// The pause between two requests for the pods.
 const PAUSE: Duration = Duration::from_millis(300);
 
 impl KubernetesTarget {
@@ -116,11 +116,11 @@ fn page_objects(
         "env": [
             { "name": "PAGE", "value": format!("{FOLDER}/page.html") },
             { "name": "PORT", "value": PAGE_PORT.to_string() },
-            // Options of the image could load files of its app.
+            // Replaces a value of the image, which could load files of the app.
             { "name": "NODE_OPTIONS", "value": "--no-warnings" },
         ],
         "ports": [{ "name": "page", "containerPort": PAGE_PORT, "protocol": "TCP" }],
-        // Not by HTTP, because the page has status 503.
+        // A probe by HTTP would fail, because the page has status 503.
         "readinessProbe": { "periodSeconds": 1, "tcpSocket": { "port": "page" } },
         "resources": {
             "requests": { "cpu": "10m", "memory": "64Mi" },
@@ -137,7 +137,7 @@ fn page_objects(
         "template": {
             "metadata": {
                 "labels": owner.page_selector(),
-                // Another page is served by new pods.
+                // A changed digest makes Kubernetes replace the pods.
                 "annotations": { PAGE: digest_of(page) },
             },
             "spec": {
@@ -168,7 +168,7 @@ async fn await_page(api: &Api, owner: &StoreOwner) -> Result<Result<(), String>,
             .await?
             .unwrap_or_default();
         let (ready, wanted) = ready(&deployment);
-        // Pods with an earlier page are counted here only.
+        // `ready` does not count pods with an earlier page; `status.replicas` does.
         let all = deployment["status"]["replicas"].as_u64();
         if ready == REPLICAS && all == Some(REPLICAS) {
             return Ok(Ok(()));

@@ -150,8 +150,8 @@ impl StoreStorage<'_> {
     }
 }
 
-/// The message of the server if it does not change a claim as the config asks. Only the size can be changed,
-/// if the storage class allows it.
+/// The message of the server if it refuses to change a claim to match the config. Only the size can be
+/// changed, if the storage class allows it.
 fn changed(error: &Error) -> Option<String> {
     match error {
         Error::Refused {

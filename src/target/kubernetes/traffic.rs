@@ -50,7 +50,7 @@ impl KubernetesTarget {
         if token(&public.unwrap_or_default()) != *expected {
             return Ok(false);
         }
-        // A switch back may know the id of the release only. The routes stay as they are then.
+        // A switch back may know only the id of the release. Then the routes stay as they are.
         let has_apps = !spec.apps.is_empty() && !spec.hosts.is_empty();
         let routes = if has_apps {
             objects.public_routes()
@@ -98,7 +98,7 @@ impl KubernetesTarget {
             }
             let mut wanted = service_of(objects, ports, &current);
             if public.is_none() {
-                // Of two runs, one creates it.
+                // If another run creates it at the same time, that run wins.
                 let Some(created) = api.create(SERVICE, &wanted).await? else {
                     return Ok(false);
                 };

@@ -41,7 +41,7 @@ pub enum LocalRequest {
         store: StoreId,
         /// The release.
         release: RecordId,
-        /// The public names.
+        /// The public host names.
         hosts: Vec<String>,
         /// The state of the traffic that was observed.
         token: String,

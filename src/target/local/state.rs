@@ -38,7 +38,7 @@ pub struct StoreState {
     pub active: Option<RecordId>,
     /// Since when.
     pub since: Option<Timestamp>,
-    /// Its public names.
+    /// Its public host names.
     #[serde(default)]
     pub hosts: Vec<String>,
     /// The page that is shown instead of the store.

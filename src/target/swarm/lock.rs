@@ -1,6 +1,6 @@
-//! The lock of a store: a config of the swarm, whose name is given only once. The claim is a label, because
-//! Swarm changes the labels of a config by compare-and-swap, and its content never. The clock of the
-//! managers decides whether a lease has ended.
+//! The lock of a store: a config of the swarm. Two configs cannot have the same name. The claim is a label,
+//! because Swarm changes the labels of a config by compare-and-swap, and never changes its content. The clock
+//! of the managers decides whether a lease has ended.
 
 use bollard::models::Config;
 use jiff::{SignedDuration, Timestamp};

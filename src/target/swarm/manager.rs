@@ -34,7 +34,7 @@ pub const ENV_OF: &str = "com.alokai.env-of";
 /// How often a change is tried while Swarm itself writes to a service.
 const ATTEMPTS: usize = 10;
 
-/// The time limit for the last lines of an app. A node that does not answer has none.
+/// The time limit for the last lines of an app. A node that does not answer within it returns no lines.
 const TAIL_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The service of an app.
@@ -364,7 +364,7 @@ pub fn state(task: &Task) -> TaskState {
     status.and_then(|it| it.state).unwrap_or(TaskState::NEW)
 }
 
-/// Whether a task runs and is to run.
+/// Whether a task runs, and Swarm does not want it to end.
 pub fn is_running(task: &Task) -> bool {
     state(task) == TaskState::RUNNING && task.desired_state == Some(TaskState::RUNNING)
 }

@@ -1,4 +1,4 @@
-//! Configs and secrets of a swarm, whose names are given only once.
+//! Configs and secrets of a swarm. Two configs, or two secrets, cannot have the same name.
 
 use std::collections::HashMap;
 

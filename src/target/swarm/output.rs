@@ -125,7 +125,7 @@ fn not_as_asked(service: &AppService, running: Option<&Task>) -> Option<String> 
         running.and_then(|task| task.spec.as_ref()?.container_spec.as_ref()?.image.as_ref());
     let is_other = image.is_some_and(|image| *image != service.image);
     match failed_update(service.update.as_ref()) {
-        // Swarm may have rolled back to what was asked for.
+        // A rollback by Swarm may have restored the requested image.
         Some((state, message)) if is_other || running.is_none() => Some(format!(
             "was updated by another program, and Swarm did not finish the update ({state}): {message}"
         )),

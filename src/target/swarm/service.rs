@@ -38,7 +38,7 @@ const SETTINGS_FILE: &str = "alokai-settings.env";
 /// The pause before Swarm starts an app again that has ended.
 const RESTART_DELAY: i64 = 1_000_000_000;
 
-/// What the services of a release have in common.
+/// The inputs of all services of a release.
 pub struct ReleaseServices<'a> {
     /// The release.
     pub spec: &'a ReleaseSpec,
@@ -60,7 +60,7 @@ pub struct ServiceImage {
     pub command: Vec<String>,
 }
 
-/// A secret of an app: a script of a shell.
+/// A secret of an app: a shell script that exports its variables.
 pub struct AppSecret {
     /// Its name.
     pub name: String,
@@ -70,8 +70,8 @@ pub struct AppSecret {
     pub file: &'static str,
 }
 
-/// The name of the service of an app. The position makes names different that are equal without their
-/// special characters.
+/// The name of the service of an app. The position distinguishes apps whose names differ only in special
+/// characters.
 pub fn service_name(spec: &ReleaseSpec, app: &ReleasedApp) -> String {
     let position = position(spec, app);
     let store = cleaned(spec.store.as_str(), LONGEST.0);
@@ -199,7 +199,7 @@ impl ReleaseServices<'_> {
             labels: Some(labels),
             task_template: Some(TaskSpec {
                 container_spec: Some(container),
-                // It is the same before and after the switch, because another policy restarts the app.
+                // The same before and after the switch, because Swarm restarts the app if its policy changes.
                 restart_policy: Some(TaskSpecRestartPolicy {
                     condition: Some(TaskSpecRestartPolicyConditionEnum::ANY),
                     delay: Some(RESTART_DELAY),
@@ -272,7 +272,7 @@ pub fn mounted(id: String, secret: AppSecret) -> TaskSpecContainerSpecSecrets {
             name: Some(secret.file.into()),
             uid: Some("0".into()),
             gid: Some("0".into()),
-            // Images run as many users. Only the app's container has the file.
+            // All users can read it, because images run as different users. Only the app's container has it.
             mode: Some(0o444),
         }),
         secret_id: Some(id),

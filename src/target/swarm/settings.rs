@@ -27,7 +27,7 @@ use crate::target::labels::{RELEASE, StoreLabels};
 /// The name of the file with the key.
 const KEY: &str = "settings.key";
 
-/// What a config has.
+/// The content of a config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SealedKind {
     /// A version of the settings.
@@ -38,7 +38,7 @@ pub enum SealedKind {
 
 /// The encrypted configs of a store in a swarm.
 pub struct SettingsConfigs<'a> {
-    /// What the configs have.
+    /// Their content.
     pub kind: SealedKind,
     /// The manager.
     pub manager: &'a Manager,
@@ -94,8 +94,8 @@ impl SettingsConfigs<'_> {
         Ok(Some(settings.collect()))
     }
 
-    /// Stores values of `.env` files of a release. If an earlier try of the release had other values, both are
-    /// kept.
+    /// Stores values of `.env` files of a release. If an earlier attempt to start the release had other
+    /// values, both are kept.
     pub async fn add(&self, release: &RecordId, values: Settings) -> Result<(), Error> {
         let version = release.as_str();
         if values.is_empty() || self.write(version, &values).await? {
@@ -124,7 +124,8 @@ impl SettingsConfigs<'_> {
         self.folder.join(KEY)
     }
 
-    /// What a sealed text belongs to. It cannot be read as another version or store.
+    /// The store and the version, which are authenticated with the encrypted text: it cannot be decrypted as
+    /// that of another store or version.
     fn context(&self, version: &str) -> Aad<Vec<u8>> {
         let kind = match self.kind {
             SealedKind::Settings => "",
@@ -146,7 +147,7 @@ impl SettingsConfigs<'_> {
         Ok(sealed)
     }
 
-    /// The text. None if it was sealed with another key.
+    /// The decrypted text. None if it was encrypted with another key.
     fn unseal(&self, version: &str, mut sealed: Vec<u8>) -> Option<Vec<u8>> {
         let key = read_key(&self.path()).ok()?;
         if sealed.len() < NONCE_LEN {

@@ -33,7 +33,7 @@ pub struct ServiceStart<'a> {
     pub manager: &'a Manager,
     /// The release.
     pub release: &'a ReleaseServices<'a>,
-    /// The services of the store before.
+    /// The services that the store had before.
     pub existing: &'a [AppService],
     /// Chooses ports.
     pub ports: &'a Mutex<PortChooser>,
@@ -72,7 +72,7 @@ impl ServiceStart<'_> {
     }
 }
 
-/// The end of a wait for an app.
+/// The result of waiting for an app.
 enum Started {
     /// It has this address and port.
     At(String),
@@ -155,7 +155,7 @@ impl SwarmTarget {
         let (manager, release) = (start.manager, start.release);
         let own = release.spec.id.as_str();
         let (kept, env, env_of) = if let Some(original) = start.original(app) {
-            // Swarm tells nobody the values, so the copy gets the secret of its original.
+            // Swarm does not return the values of a secret, so the copy gets the secret of its original.
             (env_secret_of(original), None, original.env_of())
         } else {
             let env = release.env_secret(app)?;

@@ -25,14 +25,14 @@ use crate::target::labels::StoreLabels;
 use crate::target::ports::PortChooser;
 use crate::target::{Observed, ReleaseSpec, Replica, Settings, Staged, StagedRelease, SwitchToken};
 
-/// The label with the time at which a service got the traffic. Setting it changes the version of the service, so another
-/// run that stops the service at the same time fails.
+/// The label with the time at which a service got the traffic. Setting it changes the version of the service,
+/// so another run that stops the service at the same time fails.
 const SWITCHED: &str = "com.alokai.switched";
 
 /// How long a node may take to end a task beyond the time that the app has.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
-/// The pause between two looks at tasks.
+/// The pause between two requests for tasks.
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 impl SwarmTarget {
@@ -56,7 +56,7 @@ impl SwarmTarget {
         self.follow_tasks(manager).await
     }
 
-    /// Swarm may have started a task on another node, where it has another address.
+    /// Corrects addresses in the table: Swarm may have started a task again on another node.
     async fn follow_tasks(&self, manager: &Manager) -> Result<(), Error> {
         let table = self.proxy.table().await?;
         let known: BTreeMap<&str, &str> = table
@@ -137,7 +137,7 @@ impl SwarmTarget {
         self.check_proxy(manager, owner, store).await
     }
 
-    /// The release that has the traffic, also if HAProxy does not run.
+    /// The release that has the traffic, even if HAProxy does not run.
     pub(super) async fn active(
         &self,
         manager: &Manager,
@@ -229,7 +229,7 @@ impl SwarmTarget {
         env.add(&spec.id, start.hidden_values()).await?;
         let starts = spec.apps.iter().zip(&images);
         let starts = starts.map(|(app, image)| self.start_app(&start, app, image));
-        // A creation that is abandoned could still happen later, so all of them are waited for.
+        // An abandoned request could still create a service later, so all requests are awaited.
         let addresses: Result<Vec<String>, Error> = join_all(starts).await.into_iter().collect();
         let addresses = addresses?;
         let started = || spec.apps.iter().zip(&addresses);
@@ -382,8 +382,8 @@ fn network(owner: &StoreLabels) -> String {
     format!("alokai-{}-swarm", owner.name())
 }
 
-/// Fails if the network or the data of a store belongs to another store, whose project name and id make the same
-/// name.
+/// Fails if the network or the data volume that the store needs belongs to another store. Their names are
+/// made of the project name and the store id with `-` between them, so two stores can need the same names.
 async fn check_owner(manager: &Manager, owner: &StoreLabels) -> Result<(), Error> {
     let (network, volume) = (network(owner), default_volume(owner));
     let engine = &manager.engine;
@@ -396,7 +396,8 @@ async fn check_owner(manager: &Manager, owner: &StoreLabels) -> Result<(), Error
     Ok(())
 }
 
-/// What the user has to know about data in a swarm with this many nodes that run tasks.
+/// The notice that each of several nodes has its own volume for data. `nodes` is the number of nodes that run
+/// tasks.
 fn data_of_nodes(section: &DataSection, nodes: usize) -> Option<String> {
     let is_volume = section
         .source
@@ -432,7 +433,7 @@ async fn sweep(
     Ok(())
 }
 
-/// Ends the task of a service. Swarm does it by itself, a few seconds later.
+/// Requests the end of a service's task. Swarm ends the task a few seconds later.
 async fn stop(manager: &Manager, service: &AppService) -> Result<(), Error> {
     if service.is_wanted() {
         let end = |spec: &mut _| set_replicas(spec, 0);
@@ -442,8 +443,8 @@ async fn stop(manager: &Manager, service: &AppService) -> Result<(), Error> {
 }
 
 /// Removes a service whose task ends. The manager of Docker 20.10 crashes, with the whole engine, if a
-/// service is removed at the moment in which Swarm removes one of its tasks, so that is waited for. A node
-/// that does not answer is not waited for: it ends the task when it answers again.
+/// service is removed at the moment in which Swarm removes one of its tasks. So this waits until the tasks
+/// are removed, but not for a node that does not answer: it ends the task when it answers again.
 async fn remove(manager: &Manager, service: &AppService) -> Result<(), Error> {
     let container = service.spec.task_template.as_ref();
     let container = container.and_then(|task| task.container_spec.as_ref());

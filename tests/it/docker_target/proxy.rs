@@ -13,7 +13,7 @@ fn a_restart_of_the_proxy_keeps_the_traffic_and_the_page_for_maintenance() {
     };
     let target = world.target();
     let (first, second) = (world.release("first"), world.release("second"));
-    // A look binds the store to no proxy.
+    // Observing a store does not bind it to a proxy.
     let observed = world.wait(target.observe(&us())).unwrap();
     assert_eq!(observed.active, None);
     world

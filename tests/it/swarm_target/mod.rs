@@ -43,7 +43,7 @@ pub fn clean(label: &str) {
         let output = Command::new("docker").args(arguments).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    // As the target does it: a service is removed after its tasks, because Docker 20.10 crashes else.
+    // As the target does it: a service is removed after its tasks, because Docker 20.10 crashes otherwise.
     let services = run(&["service", "ls", "--quiet", "--filter", label]);
     for service in services.lines() {
         run(&["service", "scale", "--detach", &format!("{service}=0")]);
