@@ -411,7 +411,7 @@ fn the_steps_of_a_pipeline_run() {
     let program = program.get_program().to_str().unwrap().to_owned();
     let step = workflow[start..end].replace("yarn --silent alokai", &program);
     let output = project.path("output");
-    // GitHub's own program, of which only the answer is needed here.
+    // A double of GitHub's program, which only returns its answer.
     project.write("bin/gh", "#!/bin/sh\necho \"$LAST\"\n");
     let gh = project.path("bin/gh");
     std::fs::set_permissions(&gh, std::fs::Permissions::from_mode(0o755)).unwrap();

@@ -12,7 +12,7 @@ pub struct StopOptions {
     #[arg(short, long = "store", visible_alias = "store-id", value_name = "ID", value_delimiter = ',', num_args = 1..)]
     pub stores: Vec<String>,
     /// Stops the stores at this target, and removes their releases; data and settings stay. A store that is not in
-    /// the config any more is `<project>/<store>`
+    /// the config any more is written `<project>/<store>`
     #[arg(long, value_name = "TARGET", value_enum, requires = "stores")]
     pub target: Option<StoppedTarget>,
     #[command(flatten)]

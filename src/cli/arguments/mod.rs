@@ -237,7 +237,7 @@ pub(super) enum StoreCommand {
     Deploy(DeployOptions),
     /// Runs built stores on this machine, until one of the apps ends
     Start(StartOptions),
-    /// Stops the stores that `store deploy --local` has started on this machine, or stores at a target
+    /// Stops the stores that `store deploy --local` has started on this machine, or stores at another target
     Stop(StopOptions),
     /// Runs the Playwright tests of built stores, side by side
     Test(TestOptions),

@@ -17,7 +17,7 @@ use crate::redaction::{is_public, redactor};
 use crate::store::AppName;
 
 impl KubernetesTarget {
-    /// What replaces the values of the Secrets that the apps of a release have.
+    /// The redactors of the apps of a release, which replace the values of their Secrets.
     pub(super) async fn redactors(
         &self,
         api: &Api,

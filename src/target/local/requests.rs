@@ -316,7 +316,8 @@ impl Background {
             return Err(Error::OutOfSequence);
         }
         self.change(|state| {
-            // Names follow the config: a store that had one of them before was renamed, or has another one.
+            // The config decides about host names: a store that had one of these was renamed, or has another
+            // one.
             for other in state.stores.values_mut() {
                 other.hosts.retain(|host| !hosts.contains(host));
             }

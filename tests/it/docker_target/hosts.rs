@@ -145,7 +145,7 @@ fn an_engine_on_another_machine_is_reached_by_the_systems_ssh() {
     key("host");
     key("own");
     fs::copy(at.join("own.pub"), at.join("authorized")).unwrap();
-    // sshd wants an empty folder for its children.
+    // sshd needs an empty folder for its child processes.
     let _ = fs::create_dir("/run/sshd");
     let port = free_port();
     let mut sshd = Command::new("/usr/sbin/sshd");

@@ -75,7 +75,8 @@ fn a_release_that_is_stopped_before_the_switch_loses_requests() {
     }
 }
 
-/// A broken order, with what stops the containers of a release.
+/// Stops the live release before the switch, which is the wrong order: the test has to see lost requests.
+/// `stop` stops the containers of a release.
 pub fn stop_before_the_switch(world: &World, stop: impl Fn(&str)) {
     let target = world.target();
     let (old, new) = (world.release("old"), world.release("new"));

@@ -10,7 +10,7 @@ use super::{SECRET, local_shop};
 use crate::release::Shop;
 use crate::support::{FRONTEND, MIDDLEWARE, Project, Run};
 
-/// More than any step of these tests takes.
+/// A time limit that no step of these tests reaches.
 const LONG: Duration = Duration::from_secs(30);
 
 const KEY: &str = "value-of-a-setting";

@@ -69,7 +69,8 @@ pub struct MemoryState {
     pub is_unrouted: bool,
     /// Whether a switch never ends, before or after it has an effect.
     pub switch_hangs: Option<SwitchHangs>,
-    /// Interrupts the run at the last of so many questions about the apps, which takes this long.
+    /// Interrupts the run at the last of this number of requests for the state of apps; this request takes
+    /// this long.
     pub interrupt: Option<(usize, Interrupt, Duration)>,
     token: u64,
 }
@@ -90,7 +91,7 @@ fn refused() -> TargetError {
 }
 
 impl MemoryState {
-    /// Counts a question about the apps. The last one interrupts the run; returns how long it takes.
+    /// Counts a request for the state of apps. The last one interrupts the run; returns how long it takes.
     fn count(&mut self) -> Option<Duration> {
         let (left, interrupt, time) = self.interrupt.as_mut()?;
         *left = left.saturating_sub(1);

@@ -156,7 +156,7 @@ fn the_pin_of_a_rollback_that_was_killed_before_its_switch_is_removed() {
 #[test]
 fn an_interruption_just_before_the_switch_prevents_it() {
     let hook = json!([{ "when": "before", "stage": "release", "command": ["true"] }]);
-    // The last question before the switch: the probe of the staged release, or the probe after the hook.
+    // The last request before the switch is the probe of the staged release, or the probe after the hook.
     for (questions, time, settings) in [(1, 0, vec![]), (2, 3600, vec![("hooks", hook)])] {
         let mut world = World::alone(project(&settings));
         let (first, _) = world.deploy(0);

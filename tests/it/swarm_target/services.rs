@@ -16,7 +16,7 @@ use crate::support::{MIDDLEWARE, docker};
 fn until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        // Swarm takes its time for an update and its rollback.
+        // An update and its rollback take Swarm a long time.
         assert!(start.elapsed() < 3 * LIMIT, "{what}");
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -61,7 +61,7 @@ fn settings_are_secrets_of_the_swarm_and_a_rollback_brings_them_back() {
     let lost = world.wait(target.stage(&with("lost", "R3"))).unwrap_err();
     assert!(lost.to_string().contains("version R3"), "{lost}");
 
-    // No object of the engine shows a value, also not in base 64, nor do the environments of containers.
+    // No object of the engine and no environment of a container shows a value, not even in base 64.
     let owner = format!("label=com.alokai.project={}-us", world.name);
     let mut shown = String::new();
     let encoded = ["first-sec", "second-se"].map(|text| {
@@ -136,7 +136,7 @@ fn changes_of_a_service_by_other_programs_are_detected() {
         &service,
     ]);
     assert_ne!(world.page("/api/x"), "live /x\n200");
-    // It has no earlier release, and looks where the live one is.
+    // The rollback fails, because there is no earlier release. Before that, it reads the new port.
     let rollback = "store rollback --store us";
     world.project.alokai(rollback).fails_with(2);
     until("the app is reached at its new port", || {
