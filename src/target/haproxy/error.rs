@@ -185,6 +185,18 @@ pub enum Error {
         /// The response.
         message: String,
     },
+    /// Another run changes HAProxy for too long.
+    #[error("another run has locked `{}` for {seconds} s and changes HAProxy", lock.display())]
+    #[diagnostic(
+        code(alokai::haproxy::locked),
+        help("run the command again when the other run has ended")
+    )]
+    ProxyLocked {
+        /// The lock file.
+        lock: PathBuf,
+        /// The time limit.
+        seconds: u64,
+    },
     /// A folder that cannot be used for HAProxy's files.
     #[error("`{}` cannot be the folder of HAProxy: {reason}", folder.display())]
     #[diagnostic(

@@ -228,8 +228,10 @@ impl Haproxy {
                 Ok(()) => return Ok(file),
                 Err(TryLockError::WouldBlock) if Instant::now() < end => sleep(PAUSE).await,
                 Err(TryLockError::WouldBlock) => {
-                    let seconds = TIMEOUT.as_secs();
-                    return Err(self.unusable(format!("another run has locked it for {seconds} s")));
+                    return Err(Error::ProxyLocked {
+                        lock: self.folder.join("lock"),
+                        seconds: TIMEOUT.as_secs(),
+                    });
                 }
                 Err(TryLockError::Error(error)) => return Err(failed(error)),
             }

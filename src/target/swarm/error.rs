@@ -168,6 +168,25 @@ pub enum Error {
         /// The key.
         key: PathBuf,
     },
+    /// The values of `.env` files were encrypted with another key.
+    #[error(
+        "the values of `.env` files of release {release} of `{store}` cannot be decrypted with the key `{}`",
+        key.display()
+    )]
+    #[diagnostic(
+        code(alokai::swarm::env_key),
+        help(
+            "restore the key file from a copy, or make a new release with `alokai store deploy --store {store}`"
+        )
+    )]
+    EnvKey {
+        /// The store.
+        store: StoreId,
+        /// The release.
+        release: String,
+        /// The key.
+        key: PathBuf,
+    },
     /// The key of the settings cannot be used.
     #[error("the key file `{}`, which encrypts the settings, cannot be used: {reason}", key.display())]
     #[diagnostic(

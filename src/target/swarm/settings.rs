@@ -85,11 +85,7 @@ impl SettingsConfigs<'_> {
         let text = BASE64.decode(data).ok();
         let text = text.and_then(|sealed| self.unseal(version, sealed));
         let values = text.and_then(|text| serde_json::from_slice(&text).ok());
-        let values: BTreeMap<String, String> = values.ok_or_else(|| Error::SettingsKey {
-            store: self.store.clone(),
-            version: version.to_owned(),
-            key: self.path(),
-        })?;
+        let values: BTreeMap<String, String> = values.ok_or_else(|| self.wrong_key(version))?;
         let settings = values.into_iter().map(|(name, value)| (name, value.into()));
         Ok(Some(settings.collect()))
     }
@@ -118,6 +114,22 @@ impl SettingsConfigs<'_> {
             SealedKind::Env => "env",
         };
         format!("{}-{version}", object_name(kind, self.owner))
+    }
+
+    fn wrong_key(&self, version: &str) -> Error {
+        let (store, key) = (self.store.clone(), self.path());
+        match self.kind {
+            SealedKind::Settings => Error::SettingsKey {
+                store,
+                version: version.to_owned(),
+                key,
+            },
+            SealedKind::Env => Error::EnvKey {
+                store,
+                release: version.to_owned(),
+                key,
+            },
+        }
     }
 
     fn path(&self) -> PathBuf {

@@ -349,8 +349,8 @@ impl SwarmTarget {
         Ok(())
     }
 
-    /// Ends the traffic of a store, and removes its services, their secrets, its network and the record of its
-    /// proxy. Its data and settings stay. Returns its releases.
+    /// Ends the traffic of a store, and removes its services, their secrets and values of `.env` files, its
+    /// network and the record of its proxy. Its data and settings stay. Returns its releases.
     pub(super) async fn end(&self, store: &StoreId) -> Result<Vec<RecordId>, Error> {
         let (manager, owner) = (self.manager().await?, self.owner(store)?);
         self.check_proxy(manager, &owner, store).await?;
@@ -364,6 +364,9 @@ impl SwarmTarget {
         ended?;
         for (id, _) in manager.secrets(&owner).await? {
             manager.remove_secret(&id).await?;
+        }
+        for (id, _) in manager.release_configs(&owner).await? {
+            manager.remove_config(&id).await?;
         }
         let engine = &manager.engine;
         engine.remove_network(&network(&owner), &owner).await?;

@@ -1,6 +1,6 @@
 //! HAProxy's files and restarts, maintenance, and an engine without a proxy.
 
-use alokai::target::SwitchToken;
+use alokai::target::{SpecVariable, SwitchToken};
 use serde_json::json;
 
 use super::{World, curl, docker, free_port, us};
@@ -95,7 +95,10 @@ fn a_stopped_store_leaves_its_data_and_frees_its_names() {
 
 pub fn stop_a_store(world: &World) {
     let target = world.target();
-    let spec = world.release("v1");
+    let mut spec = world.release("v1");
+    // The value of an `.env` file is an object of its own in a swarm.
+    let secret = SpecVariable::Secret("value of a file".to_owned().into());
+    spec.apps[0].variables.insert("SECRET".to_owned(), secret);
     world.stage(&*target, &spec);
     world.switch(&*target, &spec);
     assert_eq!(world.page("/page"), "v1 /page with v1 /\n200");

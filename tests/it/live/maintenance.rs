@@ -58,7 +58,7 @@ fn visitors_see_a_page_while_releases_continue_and_status_shows_it() {
     project.write("page.html", "<h1>Zurück um 5</h1>");
     run("store maintenance on --store us --page page.html")
         .succeeds()
-        .stdout_contains("the page is replaced");
+        .stdout_contains("the page was replaced");
     assert_eq!(shown(&address).2, "<h1>Zurück um 5</h1>");
     for off in [
         "us: maintenance is off\n",
