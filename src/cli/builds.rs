@@ -169,7 +169,7 @@ impl ListLine for Line<'_> {
             self.release.map_or("-".into(), |it| format.id(it)),
             format.age(self.started),
             self.seconds.map_or("-".into(), duration),
-            self.description.escape_debug().to_string(),
+            self.description.clone(),
         ]
     }
 
@@ -312,7 +312,7 @@ fn info(
     if let Some(commit) = &build.commit {
         row("commit", &commit.sha);
         if let Some(subject) = &commit.subject {
-            row("subject", &subject.escape_debug().to_string());
+            row("subject", &plain(subject));
         }
     }
     if let Some(tag) = &build.tag {

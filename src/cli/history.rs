@@ -242,7 +242,7 @@ impl ListLine for Line<'_> {
             self.status.name().into(),
             format.age(self.at()),
             self.seconds.map_or("-".into(), duration),
-            self.event().actor.user.escape_debug().to_string(),
+            self.event().actor.user.clone(),
             summary(self.records, &self.operation),
         ]
     }

@@ -7,7 +7,7 @@ use super::arguments::Global;
 use super::arguments::questions::{LockCommand, StatusOptions, TargetOptions};
 use super::ask_targets::{Answer, ask};
 use super::environment::tell;
-use super::listing::{CellFormat, table};
+use super::listing::{CellFormat, plain, table};
 use super::operation::RecordedOperation;
 use super::run::document;
 use super::store_targets::StoreTargets;
@@ -64,8 +64,8 @@ fn status(global: &Global, options: &StatusOptions) -> Result<(), AnyError> {
             Answer::Given(Some(Some(claim))) => vec![
                 "locked".to_owned(),
                 format.age(claim.since),
-                claim.operation.escape_debug().to_string(),
-                claim.who.escape_debug().to_string(),
+                claim.operation.clone(),
+                claim.who.clone(),
             ],
             Answer::Given(Some(None)) => vec!["free".to_owned()],
             Answer::Given(None) => vec!["the target has no locks".to_owned()],
@@ -113,7 +113,7 @@ fn remove_of(targets: &StoreTargets, store: &Store) -> Result<(), AnyError> {
     targets.registry.share(&targets.project, id);
     answer(&format!(
         "{id}: removed the lock of {} for {}\n",
-        claim.who.escape_debug(),
-        claim.operation.escape_debug()
+        plain(&claim.who),
+        plain(&claim.operation)
     ))
 }

@@ -10,7 +10,7 @@ use super::arguments::questions::ChosenTargets;
 use super::arguments::{AccessOptions, Global};
 use super::environment::{self, tell};
 use super::events::live;
-use super::listing::{CellFormat, cut, records, short_commit};
+use super::listing::{CellFormat, cut, plain, records, short_commit};
 use super::live_records::LiveRecords;
 use super::operation::RecordedOperation;
 use super::run::document;
@@ -217,7 +217,7 @@ impl StoreAtTarget<'_> {
                     tell(&format!(
                         "note: the app `{}` of {release} does not run: {}",
                         state.app,
-                        ended.escape_debug()
+                        plain(ended)
                     ));
                 }
             }
@@ -388,10 +388,7 @@ pub fn rollback(global: &Global, options: &RollbackOptions) -> Result<(), AnyErr
         let local = if options.place.local { " --local" } else { "" };
         let (store, original) = (place.id(), &wanted.release.id);
         let commit = super::builds::description(wanted.build);
-        let copy = format!(
-            "{store}: this is a copy of {original}  {}",
-            commit.escape_debug()
-        );
+        let copy = format!("{store}: this is a copy of {original}  {}", plain(&commit));
         tell(copy.trim_end());
         tell(&format!(
             "{store} is pinned: a deploy stages its release and does not make it live, until `alokai store unpin --store {store}{local}` or `alokai store release latest --store {store}{local}`"
@@ -452,7 +449,7 @@ fn lines(place: &StoreAtTarget, all: &[Candidate], default: Option<&Candidate>) 
         let commit = it.build.commit.as_ref();
         let commit = commit.map_or_else(String::new, |commit| {
             let subject = commit.subject.as_deref().unwrap_or_default();
-            format!("{} {}", short_commit(&commit.sha), subject.escape_debug())
+            format!("{} {}", short_commit(&commit.sha), plain(subject))
         });
         let images = match place.missing(it) {
             Ok(missing) if missing.is_empty() => "",

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::arguments::questions::ReleaseDiffOptions;
 use super::builds;
 use super::diff::by_layer;
-use super::listing::short_commit;
+use super::listing::{plain, short_commit};
 use super::releases::release;
 use super::run::document;
 use super::show::Page;
@@ -261,7 +261,7 @@ fn show_commits(between: &CommitsBetween, page: &mut Page) {
     ];
     for (sign, commits, count) in sides {
         for commit in commits {
-            let (sha, subject) = (short_commit(&commit.sha), commit.subject.escape_debug());
+            let (sha, subject) = (short_commit(&commit.sha), plain(&commit.subject));
             page.plain(&format!("  {sign} {sha} {subject}\n"));
         }
         if count > commits.len() {

@@ -110,7 +110,7 @@ impl ListLine for Line<'_> {
             self.release.target.escape_debug().to_string(),
             self.commit(),
             format.age(self.at()),
-            self.release.actor.user.escape_debug().to_string(),
+            self.release.actor.user.clone(),
             match &self.release.copy_of {
                 Some(original) => format!("copy of {}", format.id(original)),
                 None => reason(self.release.reason).into(),

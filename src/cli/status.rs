@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::arguments::Global;
 use super::arguments::questions::StatusOptions;
 use super::ask_targets::{self, Answer, Question, ask};
-use super::listing::{CellFormat, RunningRuns, cut, stored_records, table};
+use super::listing::{CellFormat, RunningRuns, cut, plain, stored_records, table};
 use super::run::document;
 use super::store_targets::StoreTargets;
 use super::{answer, builds, history};
@@ -325,7 +325,7 @@ impl<'a> StoreStatus<'a> {
             active.unwrap_or_else(|| "none".into()),
             since.unwrap_or_else(|| "-".into()),
             self.source().to_owned(),
-            commit.unwrap_or_default().escape_debug().to_string(),
+            commit.unwrap_or_default(),
         ]
     }
 
@@ -376,7 +376,9 @@ impl<'a> StoreStatus<'a> {
     fn details(&self, format: &CellFormat) -> Vec<(&'static str, String)> {
         let mut details = Vec::new();
         if let Some(reason) = &self.asked.missing {
-            details.push(("no answer", reason.clone()));
+            // A program at the target may print many lines.
+            let first = reason.lines().next().unwrap_or_default();
+            details.push(("no answer", first.to_owned()));
         }
         let addresses = self.asked.observed.iter().flat_map(|it| &it.addresses);
         details.extend(addresses.map(|address| ("address", address.clone())));
@@ -444,7 +446,7 @@ fn text(statuses: &[StoreStatus]) -> String {
     for (line, status) in lines.zip(statuses) {
         text.push_str(line);
         for (word, about) in status.details(&format) {
-            let line = format!("  {word:<11} {}", about.escape_debug());
+            let line = format!("  {word:<11} {}", plain(&about));
             // A command is copied, so it is not cut.
             let is_command = about.contains('`');
             let line = line.trim_end();

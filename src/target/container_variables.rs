@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::haproxy::{lower, prefix};
 use super::{DATA_VARIABLE, ReleaseSpec, ReleasedApp, Settings, SpecVariable};
 use crate::config::{AppReference, TemplatePart, ValueTemplate};
+use crate::store::AppName;
 
 /// The most characters of an app's name in its host name. A label of a host name has at most 63.
 const LONGEST_NAME: usize = 36;
@@ -15,12 +16,30 @@ const LONGEST_NAME: usize = 36;
 pub struct ContainerVariables<'a> {
     /// The release.
     pub spec: &'a ReleaseSpec,
-    /// The address of the store for browsers.
-    pub public: String,
+    /// How browsers reach the apps.
+    pub public: PublicAddress,
     /// The settings, which replace other variables of the same name.
     pub settings: Settings,
     /// The path of the data in containers.
     pub data: Option<&'a str>,
+}
+
+/// How browsers reach the apps of a store.
+pub enum PublicAddress {
+    /// The address of the store: a proxy has a path for each app.
+    Store(String),
+    /// The address of each app: there is no proxy.
+    Apps(BTreeMap<AppName, String>),
+}
+
+impl PublicAddress {
+    fn of(&self, app: &ReleasedApp) -> Option<String> {
+        match (self, prefix(app)) {
+            (Self::Apps(addresses), _) => addresses.get(&app.app).cloned(),
+            (Self::Store(address), "") => Some(address.clone()),
+            (Self::Store(address), prefix) => Some(format!("{address}/{prefix}")),
+        }
+    }
 }
 
 impl ContainerVariables<'_> {
@@ -84,7 +103,7 @@ impl ContainerVariables<'_> {
     /// The value of a template; none if it names an app that the release does not have.
     fn value(&self, app: &ReleasedApp, name: &str, template: &ValueTemplate) -> Option<String> {
         if let Some(middleware) = self.spec.browser_middleware(app, name, template) {
-            return Some(self.public_address(middleware));
+            return self.public.of(middleware);
         }
         let parts = template.parts().iter().map(|part| {
             Some(match part {
@@ -99,13 +118,6 @@ impl ContainerVariables<'_> {
             })
         });
         parts.collect()
-    }
-
-    fn public_address(&self, app: &ReleasedApp) -> String {
-        match prefix(app) {
-            "" => self.public.clone(),
-            prefix => format!("{}/{prefix}", self.public),
-        }
     }
 }
 

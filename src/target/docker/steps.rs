@@ -15,7 +15,7 @@ use super::settings::SettingsVolume;
 use crate::ledger::RecordId;
 use crate::plan::LocalPortPlan;
 use crate::store::{AppName, StoreId, TargetKind, UnitId};
-use crate::target::container_variables::ContainerVariables;
+use crate::target::container_variables::{ContainerVariables, PublicAddress};
 use crate::target::haproxy::{self, AppServer, Haproxy, RoutedStore, RoutingTable, StoreTraffic};
 use crate::target::labels::StoreLabels;
 use crate::target::ports::{PortChooser, socket_address};
@@ -262,17 +262,15 @@ impl DockerTarget {
         &self,
         owner: &StoreLabels,
         spec: &ReleaseSpec,
-    ) -> Result<String, Error> {
-        let public = match &self.proxy {
-            Some(proxy) => {
-                let traffic = self.traffic(proxy, owner, &spec.store);
-                traffic.public_address(spec).await?
-            }
-            None => None,
+    ) -> Result<PublicAddress, Error> {
+        let Some(proxy) = &self.proxy else {
+            let apps = spec.apps.iter().map(|app| app.app.clone());
+            let apps = apps.map(|app| (app.clone(), self.published(&spec.store, &app)));
+            return Ok(PublicAddress::Apps(apps.collect()));
         };
-        let last = spec.apps.last();
-        let published = || last.map(|app| self.published(&spec.store, &app.app));
-        Ok(public.or_else(published).unwrap_or_default())
+        let traffic = self.traffic(proxy, owner, &spec.store);
+        let public = traffic.public_address(spec).await?;
+        Ok(PublicAddress::Store(public.unwrap_or_default()))
     }
 
     async fn settings_of(

@@ -17,7 +17,7 @@ use super::start::ServiceStart;
 use crate::config::DataSection;
 use crate::ledger::RecordId;
 use crate::store::{AppName, StoreId, TargetKind};
-use crate::target::container_variables::ContainerVariables;
+use crate::target::container_variables::{ContainerVariables, PublicAddress};
 use crate::target::docker::data::{StoreData, default_volume};
 use crate::target::docker::engine::check_labels;
 use crate::target::haproxy::{self, AppServer, StoreTraffic};
@@ -208,7 +208,7 @@ impl SwarmTarget {
             network: &network,
             variables: ContainerVariables {
                 spec,
-                public: public.unwrap_or_default(),
+                public: PublicAddress::Store(public.unwrap_or_default()),
                 settings: self.settings_of(manager, &owner, spec).await?,
                 data: section.map(|section| section.path.as_str()),
             },

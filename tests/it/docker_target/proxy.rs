@@ -309,6 +309,8 @@ fn without_a_proxy_a_switch_recreates_the_containers_on_the_same_ports() {
         world.switch(&*target, spec);
         answers(&format!("{version} /page with {version} /"));
     }
+    let middleware = format!("http://127.0.0.1:{}", ports[0]);
+    assert_eq!(curl(&url, "/browser", &[]), Some(middleware));
     let observed = world.wait(target.observe(&us())).unwrap();
     assert_eq!(observed.active.as_ref(), Some(&releases[2].id));
     // The target removes nothing by itself; `retire` removes what is not kept.
