@@ -192,8 +192,7 @@ fn remove(
     records: &RecordSet,
     choice: &PruneChoice,
 ) -> Result<BTreeSet<RecordId>, AnyError> {
-    let removed = choice.removed.iter().map(|build| &build.id).collect();
-    let needed = NeededImages::new(records, &removed);
+    let needed = NeededImages::new(records, choice);
     let mut not_removed = BTreeSet::new();
     let mut told = BTreeSet::new();
     for build in &choice.removed {

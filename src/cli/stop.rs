@@ -7,10 +7,11 @@ use super::events::live;
 use super::make_live::StoreAtTarget;
 use super::operation::RecordedOperation;
 use super::store_targets::StoreTargets;
-use super::{Error, answer, environment, project};
+use super::{Error, answer, environment, project, tell};
 use crate::config::{Project, nearest};
 use crate::error::Error as AnyError;
 use crate::ledger::StoreEvent;
+use crate::plan;
 use crate::release::{self, StoreRun};
 use crate::report::Detail;
 use crate::store::{Deployment, Store, StoreId, StoreTree, TargetKind};
@@ -61,11 +62,21 @@ pub fn stop(global: &Global, options: &StopOptions) -> Result<(), AnyError> {
     }
     let lines = stopped.map_err(failed)?.into_iter();
     let lines: Vec<_> = lines.map(|store| format!("stopped {store}\n")).collect();
-    answer(&if lines.is_empty() {
-        "none of these stores runs on this machine\n".to_owned()
-    } else {
-        lines.concat()
-    })
+    if !lines.is_empty() {
+        return answer(&lines.concat());
+    }
+    answer("none of these stores runs on this machine\n")?;
+    for id in &chosen {
+        let store = project.stores.get(id.as_str());
+        let deployment = store.and_then(|store| store.deployment.as_ref());
+        let target = deployment.map(|it| plan::target_of(&project, it).name());
+        if let Some(target @ ("docker" | "swarm")) = target {
+            tell(&format!(
+                "note: `{id}` has the target `{target}`: `alokai store stop --target {target} --store {id}` stops it there"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Stops stores at another target, including stores that the config does not have any more.

@@ -13,7 +13,7 @@ use crate::cache::Cache;
 use crate::config::Project;
 use crate::git::Repository;
 use crate::overlay::{Composer, Layer, LayerReader, Owner, fail_on};
-use crate::store::{Store, StoreId};
+use crate::store::{Store, StoreId, TargetKind};
 
 /// Proposes to remove a store. Its children get the parent `reparent_to`.
 pub fn remove(
@@ -179,8 +179,25 @@ fn left_behind(project: &Project, store: &Store) -> Vec<String> {
     left.push(format!(
         "images `{images}/…` in the registry, if any were pushed"
     ));
-    left.push(format!(
-        "the instance `{name}-{region}-gcp-storefrontcloud-io` of the console, if it was deployed: it may be live at https://{name}.{region}.gcp.storefrontcloud.io"
-    ));
+    let target = deployment.target.unwrap_or(project.settings.deploy.target);
+    let id = &store.id;
+    left.push(match target {
+        TargetKind::Console => format!(
+            "the instance `{name}-{region}-gcp-storefrontcloud-io` of the console, if it was deployed: it may be live at https://{name}.{region}.gcp.storefrontcloud.io"
+        ),
+        TargetKind::Local => format!(
+            "its releases on this machine, if it was deployed: `alokai store stop --store {id}` stops them"
+        ),
+        TargetKind::Docker | TargetKind::Swarm => {
+            let kind = target.name();
+            format!(
+                "its releases at the target `{kind}`, if it was deployed: `alokai store stop --target {kind} --store {name}/{id}` stops them"
+            )
+        }
+        TargetKind::Kubernetes | TargetKind::Command => format!(
+            "its releases at the target `{}`, if it was deployed: stop them there",
+            target.name()
+        ),
+    });
     left
 }

@@ -74,6 +74,11 @@ pub fn rename(project: &Project, old: &str, new: &str) -> Result<EditProposal, E
                 "after the first deploy of `{id}`, stop the releases with the earlier id: `alokai store stop {place}`"
             ));
         }
+        if target != TargetKind::Console {
+            proposal.next.push(format!(
+                "set the settings of `{id}` again, and copy its data: both stay with the earlier id"
+            ));
+        }
     }
     proposal.next.push(
         "commit the new folder name and the config together: `git add alokai.config.json`, then `git commit`"

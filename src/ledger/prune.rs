@@ -62,6 +62,8 @@ pub struct PruneChoice<'a> {
     pub removed: Vec<&'a BuildRecord>,
     /// With the reason.
     pub kept: Vec<(&'a BuildRecord, KeptBecause)>,
+    /// The builds that a live, a staged or an earlier release needs, also those whose images were removed.
+    pub needed: BTreeSet<RecordId>,
 }
 
 impl PruneChoice<'_> {
@@ -92,7 +94,10 @@ pub fn choose<'a>(
             stores.entry(&build.store).or_default().push(build);
         }
     }
-    let mut choice = PruneChoice::default();
+    let mut choice = PruneChoice {
+        needed: needed.keys().cloned().collect(),
+        ..PruneChoice::default()
+    };
     for builds in stores.into_values() {
         let mut bytes: u64 = builds.iter().map(|build| size_of(build)).sum();
         let newest = builds.len() - 1;
@@ -141,12 +146,16 @@ pub fn images_of(build: &BuildRecord) -> impl Iterator<Item = (StoredImage, &str
 pub struct NeededImages<'a>(BTreeSet<(String, String, &'a str)>);
 
 impl<'a> NeededImages<'a> {
-    /// The images of all builds but those in `removed`, and those whose images were removed before.
-    pub fn new(records: &'a RecordSet, removed: &BTreeSet<&RecordId>) -> Self {
+    /// The images of all builds but those that are removed now, and those that were removed before and that
+    /// no release needs.
+    pub fn new(records: &'a RecordSet, choice: &PruneChoice) -> Self {
         let before = removed_builds(records);
-        let stay = records
-            .builds()
-            .filter(|build| !removed.contains(&build.id) && !before.contains(&build.id));
+        let removed: BTreeSet<&RecordId> = choice.removed.iter().map(|build| &build.id).collect();
+        // A registry can still have the images of a build that was removed before, and a release of it can run.
+        let stays = |id: &RecordId| {
+            choice.needed.contains(id) || !removed.contains(id) && !before.contains(id)
+        };
+        let stay = records.builds().filter(|build| stays(&build.id));
         let images = stay.flat_map(images_of);
         Self(
             images
@@ -220,7 +229,7 @@ mod tests {
 
     use jiff::Timestamp;
 
-    use super::{KeptBecause, NeededImages, RetentionRules, choose, images_of};
+    use super::{KeptBecause, NeededImages, PruneChoice, RetentionRules, choose, images_of};
     use crate::event::Stage;
     use crate::ledger::{
         Actor, BuildRecord, BuildStatus, BuiltApp, EventRecord, Record, RecordId, RecordKind,
@@ -417,13 +426,24 @@ mod tests {
             },
         );
         let removed = id(RecordKind::Build, 0);
-        let needed = NeededImages::new(&records, &BTreeSet::from([&removed]));
         let build = records.build(&removed).unwrap();
-        let images = images_of(build);
-        let needed: Vec<_> = images
-            .map(|(name, digest)| (digest, needed.has(&name, digest)))
-            .collect();
-        assert_eq!(needed, [("sha256:2", false), ("sha256:1", true)]);
+        let mut choice = PruneChoice {
+            removed: vec![build],
+            ..PruneChoice::default()
+        };
+        let needed = |choice: &PruneChoice| -> Vec<_> {
+            let needed = NeededImages::new(&records, choice);
+            let images = images_of(build);
+            images
+                .map(|(name, digest)| (digest, needed.has(&name, digest)))
+                .collect()
+        };
+        let expected = [("sha256:2", false), ("sha256:1", true)];
+        assert_eq!(needed(&choice), expected);
+        // A release of the build whose images were removed before is live.
+        choice.needed.insert(id(RecordKind::Build, 2));
+        let expected = [("sha256:2", true), ("sha256:1", true)];
+        assert_eq!(needed(&choice), expected);
     }
 
     #[test]

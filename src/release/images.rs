@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use oci::Layout;
+
 use super::Error;
 use crate::ledger::{BuildRecord, StoredImage};
 use crate::pipeline::{Services, StageError};
@@ -31,12 +33,18 @@ pub async fn missing_images(
     Ok(missing)
 }
 
-/// Whether the manifest is a blob of the layout.
+/// Whether the layout lists the image and has its manifest. Blobs of an image that it does not list any more
+/// are removed later.
 fn is_in_layout(folder: &Path, digest: &str) -> bool {
-    let Some((algorithm, hex)) = digest.split_once(':') else {
+    let Ok(layout) = Layout::open(folder) else {
         return false;
     };
-    folder.join("blobs").join(algorithm).join(hex).is_file()
+    let Ok(index) = layout.index() else {
+        return false;
+    };
+    let mut images = index.images();
+    let listed = images.find(|image| image.digest.to_string() == digest);
+    listed.is_some_and(|image| layout.blobs().holds(image))
 }
 
 async fn is_in_registry(

@@ -1,9 +1,12 @@
 //! The lock of a store, which its holder renews while it works.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 
+use super::steps::StoreRun;
 use super::{Error, ReleaseJournal};
 use crate::ledger::{Actor, RecordId, RecordKind, StoreEvent};
 use crate::store::StoreId;
@@ -18,16 +21,21 @@ const RENEWALS: u32 = 3;
 /// The time limit for releasing a lock, in seconds.
 const RELEASE_LIMIT: u64 = 10;
 
-/// Works while the lock of the journal's store is held and renewed. The records of other machines are
-/// fetched first, and those of this machine are sent before the lock is released: the next holder sees
+/// The lock that a run holds at the moment.
+pub(super) type HeldLease<'a> = RefCell<Option<Rc<Lease<'a>>>>;
+
+/// Works while the lock of the journal's store is held, by `held`, and renewed. The records of other machines
+/// are fetched first, and those of this machine are sent before the lock is released: the next holder sees
 /// them.
-pub async fn locked<T>(
-    target: &dyn Target,
+pub(super) async fn locked<'a, T>(
+    target: &'a dyn Target,
     operation: &str,
-    journal: &ReleaseJournal<'_>,
+    journal: &ReleaseJournal<'a>,
+    held: &HeldLease<'a>,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    let lease = Lease::take(target, journal.store, operation, journal).await?;
+    let lease = Rc::new(Lease::take(target, journal.store, operation, journal).await?);
+    held.replace(Some(Rc::clone(&lease)));
     let result = tokio::select! {
         biased;
         lost = lease.renew() => Err(lost),
@@ -38,12 +46,33 @@ pub async fn locked<T>(
             result
         } => result,
     };
+    held.take();
     lease.release(journal).await;
     result
 }
 
+impl StoreRun<'_> {
+    pub(super) async fn locked<T>(
+        &self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let operation = &self.flow.options.operation;
+        locked(self.target, operation, &self.journal, &self.lease, work).await
+    }
+
+    /// Fails if the lock was lost since its last renewal. Asked directly before the traffic is switched.
+    pub(super) async fn check_lock(&self) -> Result<(), Error> {
+        let lease = self.lease.borrow().clone();
+        let Some(lease) = lease else { return Ok(()) };
+        match lease.other_holder().await? {
+            Some(reason) => Err(lease.lost(reason)),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A lock that is held.
-struct Lease<'a> {
+pub(super) struct Lease<'a> {
     target: &'a dyn Target,
     store: &'a StoreId,
     claim: LockClaim,
@@ -99,17 +128,24 @@ impl<'a> Lease<'a> {
 
     /// Renews the lock once. Returns the reason if it is lost.
     async fn renewed(&self) -> Result<Option<String>, crate::target::Error> {
-        let held_by = |claim: &LockClaim| Some(format!("the holder is now {}", described(claim)));
-        if self.tells_holder {
-            match self.target.lock_holder(self.store).await? {
-                Some(claim) if claim.holder == self.claim.holder => {}
-                Some(claim) => return Ok(held_by(&claim)),
-                None => return Ok(Some("it has ended or was removed".to_owned())),
-            }
+        if let Some(reason) = self.other_holder().await? {
+            return Ok(Some(reason));
         }
         Ok(match self.target.lock(self.store, &self.claim).await? {
-            LockAnswer::Held(claim) => held_by(&claim),
+            LockAnswer::Held(claim) => Some(held_by(&claim)),
             LockAnswer::Taken { .. } => None,
+        })
+    }
+
+    /// The reason if the target says that the lock is not held any more, or has another holder.
+    async fn other_holder(&self) -> Result<Option<String>, crate::target::Error> {
+        if !self.tells_holder {
+            return Ok(None);
+        }
+        Ok(match self.target.lock_holder(self.store).await? {
+            Some(claim) if claim.holder == self.claim.holder => None,
+            Some(claim) => Some(held_by(&claim)),
+            None => Some("it has ended or was removed".to_owned()),
         })
     }
 
@@ -121,7 +157,7 @@ impl<'a> Lease<'a> {
     }
 
     /// Gives the lock back.
-    async fn release(self, journal: &ReleaseJournal<'_>) {
+    async fn release(&self, journal: &ReleaseJournal<'_>) {
         let unlocked = self.target.unlock(self.store, &self.claim.holder);
         let limit = Duration::from_secs(RELEASE_LIMIT);
         let reason = match tokio::time::timeout(limit, unlocked).await {
@@ -184,6 +220,10 @@ fn claim(operation: &str, actor: &Actor) -> LockClaim {
         since: now,
         lease: LEASE,
     }
+}
+
+fn held_by(claim: &LockClaim) -> String {
+    format!("the holder is now {}", described(claim))
 }
 
 fn described(claim: &LockClaim) -> String {

@@ -155,7 +155,7 @@ pub enum Error {
     )]
     #[diagnostic(
         code(alokai::release::switched_back),
-        help("correct the cause and deploy again; `{to}` was running all the time")
+        help("correct the cause and deploy again; `{to}` is live")
     )]
     SwitchedBack {
         /// The store.
@@ -196,6 +196,20 @@ pub enum Error {
         app: AppName,
         /// The address.
         address: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A rollback cannot be recorded.
+    #[error("the rollback of `{store}` is not made live, because it cannot be recorded: {reason}")]
+    #[diagnostic(
+        code(alokai::release::not_pinned),
+        help(
+            "without the record, the next deploy would undo the rollback; make `.alokai/ledger` writable, with free space on its disk, and run the command again"
+        )
+    )]
+    NotPinned {
+        /// The store.
+        store: StoreId,
         /// Why not.
         reason: String,
     },

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
+use super::Error;
 use crate::event::Events;
 use crate::ledger::{
     Actor, EventRecord, FolderError, Record, RecordFolder, RecordId, RecordSet, ReleaseRecord,
@@ -68,15 +69,20 @@ impl ReleaseJournal<'_> {
         seconds: Option<f64>,
         detail: Option<String>,
     ) {
-        let actor = self.actor.clone();
         self.append(Record::Event(EventRecord {
-            target: Some(self.target.to_owned()),
-            release: release.cloned(),
-            run: self.run.cloned(),
             seconds,
             detail,
-            ..EventRecord::new(self.store.clone(), what, actor)
+            ..self.of(what, release)
         }));
+    }
+
+    /// Pins the store to a release. Fails if that cannot be recorded: the next deploy would undo the rollback.
+    pub fn pin(&self, release: &RecordId) -> Result<(), Error> {
+        let pinned = Record::Event(self.of(StoreEvent::Pinned, Some(release)));
+        self.write(pinned).map_err(|reason| Error::NotPinned {
+            store: self.store.clone(),
+            reason,
+        })
     }
 
     /// Records a release.
@@ -85,18 +91,27 @@ impl ReleaseJournal<'_> {
     }
 
     pub(super) fn append(&self, record: Record) {
-        let written = StoredRecord::new(record)
-            .map_err(|error| error.to_string())
-            .and_then(|record| {
-                let appended = self.records.append(&record);
-                appended.map_err(|error| error.to_string())
-            });
-        if let Err(reason) = written {
+        if let Err(reason) = self.write(record) {
             self.events.notice(format!(
                 "{}: a step of the release is not recorded: {reason}",
                 self.store
             ));
         }
+    }
+
+    fn of(&self, what: StoreEvent, release: Option<&RecordId>) -> EventRecord {
+        EventRecord {
+            target: Some(self.target.to_owned()),
+            release: release.cloned(),
+            run: self.run.cloned(),
+            ..EventRecord::new(self.store.clone(), what, self.actor.clone())
+        }
+    }
+
+    fn write(&self, record: Record) -> Result<(), String> {
+        let record = StoredRecord::new(record).map_err(|error| error.to_string())?;
+        let appended = self.records.append(&record);
+        appended.map_err(|error| error.to_string())
     }
 
     /// The state of the store at the target, by the records.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::Error;
 use super::flow::{Flow, ReleaseAction, ReleaseOrder, StoreOutcome};
-use super::lease::locked;
+use super::lease::HeldLease;
 use super::records::ReleaseJournal;
 use super::rules::{first_builds, refuse_older};
 use super::spec::check_apps;
@@ -33,6 +33,8 @@ pub struct StoreRun<'a> {
     pub unit: EventSubject,
     /// What the target can do.
     pub(super) abilities: Capabilities,
+    /// The lock, while it is held.
+    pub(super) lease: HeldLease<'a>,
 }
 
 /// What a store has, as the target and the records say.
@@ -84,6 +86,7 @@ impl<'a> StoreRun<'a> {
             },
             unit: EventSubject::store(Stage::Deploy, store),
             abilities: target.capabilities(),
+            lease: HeldLease::default(),
         }
     }
 
@@ -126,19 +129,6 @@ impl<'a> StoreRun<'a> {
             }
             Ok(is_pinned)
         })
-        .await
-    }
-
-    pub(super) async fn locked<T>(
-        &self,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        locked(
-            self.target,
-            &self.flow.options.operation,
-            &self.journal,
-            work,
-        )
         .await
     }
 
@@ -319,8 +309,7 @@ impl<'a> StoreRun<'a> {
     ) -> Result<(), Error> {
         let pins = order.action == ReleaseAction::Rollback && now.state.pin.is_none();
         if pins {
-            let release = Some(&order.release.id);
-            self.journal.event(StoreEvent::Pinned, release, None, None);
+            self.journal.pin(&order.release.id)?;
         }
         let result = self.make_live(now, prepared, order).await;
         let is_live = matches!(

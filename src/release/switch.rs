@@ -198,6 +198,7 @@ impl StoreRun<'_> {
             self.say(format!("switching the traffic to {release}"))
                 .await;
         }
+        self.check_lock().await?;
         if interrupt.stopped() {
             return Err(self.interrupted());
         }

@@ -36,17 +36,29 @@ pub fn hosts(project: &Project, store: &StoreId) -> Vec<String> {
     std::iter::once(default).chain(domain).collect()
 }
 
-/// Fails if the config gives the `localDomain` of a store to another one of these stores too.
+/// The host names that a store cannot do without: its `localDomain`, or else its default name.
+fn needed(project: &Project, store: &StoreId) -> Vec<String> {
+    let mut names = hosts(project, store);
+    names.split_off(names.len().saturating_sub(1))
+}
+
+/// Fails if the config gives a host name, without which a store has none, to another one of these stores too.
+/// Ids that differ only in special characters, such as `us-en` and `us_en`, have the same default name.
 pub fn check_config<'a>(
     project: &Project,
     id: &StoreId,
     others: impl Iterator<Item = &'a Store>,
 ) -> Result<(), HostTaken> {
-    let domains = hosts(project, id).split_off(1);
+    let own = needed(project, id);
+    let has_domain = hosts(project, id).len() > 1;
     let mut others = others.filter(|other| other.id != *id);
     let taken = others.find_map(|other| {
-        let taken = hosts(project, &other.id);
-        let host = taken.into_iter().find(|host| domains.contains(host))?;
+        let taken = if has_domain {
+            hosts(project, &other.id)
+        } else {
+            needed(project, &other.id)
+        };
+        let host = taken.into_iter().find(|host| own.contains(host))?;
         Some(HostTaken {
             host,
             other: other.id.to_string(),

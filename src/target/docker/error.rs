@@ -17,6 +17,20 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Traffic(#[from] haproxy::Error),
+    /// The config has no proxy, and HAProxy switches the traffic of the store.
+    #[error("HAProxy switches the traffic of `{store}`, and `deploy.docker.proxy` is `null`")]
+    #[diagnostic(
+        code(alokai::docker::behind_proxy),
+        help(
+            "to run the store without HAProxy, end it first: set `deploy.docker.proxy` as before and run `alokai store stop --target docker --store {store}`; if that HAProxy does not exist any more, run `docker volume rm {volume}`"
+        )
+    )]
+    BehindProxy {
+        /// The store.
+        store: StoreId,
+        /// The volume that records the HAProxy.
+        volume: String,
+    },
     /// The engine cannot get an image.
     #[error("the image `{reference}` ({digest}) cannot be pulled: {message}")]
     #[diagnostic(
@@ -118,9 +132,10 @@ impl Error {
     pub fn fault(&self) -> DeployFault {
         match self {
             Self::Engine(error) if error.is_unreachable() => DeployFault::Unreachable,
-            Self::Layout { .. } | Self::UnknownStore { .. } | Self::NameTaken { .. } => {
-                DeployFault::Input
-            }
+            Self::Layout { .. }
+            | Self::UnknownStore { .. }
+            | Self::NameTaken { .. }
+            | Self::BehindProxy { .. } => DeployFault::Input,
             Self::Traffic(error) => error.fault(),
             _ => DeployFault::Work,
         }

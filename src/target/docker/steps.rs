@@ -56,14 +56,18 @@ impl DockerTarget {
         owner: &StoreLabels,
         store: &StoreId,
     ) -> Result<(), Error> {
-        let Some(proxy) = &self.proxy else {
-            return Ok(());
-        };
         let volume = proxy_volume(owner);
         let Some(labels) = engine.volume_labels(&volume).await? else {
             return Ok(());
         };
         check_labels("volume", &volume, &labels, owner)?;
+        let Some(proxy) = &self.proxy else {
+            // Its releases would be stopped while HAProxy shows them to visitors.
+            return Err(Error::BehindProxy {
+                store: store.clone(),
+                volume,
+            });
+        };
         let removal = format!("docker volume rm {volume}");
         let traffic = self.traffic(proxy, owner, store);
         Ok(traffic.check_record(&labels, removal).await?)
@@ -76,11 +80,11 @@ impl DockerTarget {
         owner: &StoreLabels,
         store: &StoreId,
     ) -> Result<(), Error> {
+        // Checked first: if another proxy switches the traffic of the store, this one is not started.
+        self.check_proxy(engine, owner, store).await?;
         let Some(proxy) = &self.proxy else {
             return Ok(());
         };
-        // Checked first: if another proxy switches the traffic of the store, this one is not started.
-        self.check_proxy(engine, owner, store).await?;
         let volume = proxy_volume(owner);
         let traffic = self.traffic(proxy, owner, store);
         let record = traffic.record().await?;

@@ -48,6 +48,8 @@ impl Haproxy {
                 .arg("-f")
                 .arg(&config)
                 .current_dir(&self.folder)
+                // A runner of GitHub ends all processes with the variable of its job when the job ends.
+                .env_remove("RUNNER_TRACKING_ID")
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::from(self.log()?))

@@ -280,6 +280,40 @@ fn a_bind_line_that_is_not_valid_is_an_error_with_the_words_of_haproxy() {
 }
 
 #[test]
+fn a_store_behind_the_proxy_is_not_released_without_it() {
+    let Some(world) = World::new("turned-off") else {
+        return;
+    };
+    let target = world.target();
+    let spec = world.release("v1");
+    world.stage(&*target, &spec);
+    world.switch(&*target, &spec);
+    let config = world.project.read("alokai.config.json");
+    let mut without: serde_json::Value = serde_json::from_str(&config).unwrap();
+    without["deploy"]["docker"]["proxy"] = serde_json::Value::Null;
+    world
+        .project
+        .write("alokai.config.json", without.to_string());
+    let alone = world.target();
+    let next = world.release("v2");
+    let token = SwitchToken(String::new());
+    let refused = world.wait(alone.switch(&next, &token)).unwrap_err();
+    assert!(
+        refused.to_string().contains("HAProxy switches"),
+        "{refused}"
+    );
+    let refused = world
+        .wait(alone.retire(&us(), &spec.id, false))
+        .unwrap_err();
+    assert!(
+        refused.to_string().contains("HAProxy switches"),
+        "{refused}"
+    );
+    world.project.write("alokai.config.json", config);
+    assert_eq!(world.page("/page"), "v1 /page with v1 /\n200");
+}
+
+#[test]
 fn without_a_proxy_a_switch_recreates_the_containers_on_the_same_ports() {
     let Some(world) = World::with("recreate", &json!({ "proxy": null })) else {
         return;
