@@ -71,8 +71,9 @@ pub fn stop(global: &Global, options: &StopOptions) -> Result<(), AnyError> {
         let deployment = store.and_then(|store| store.deployment.as_ref());
         let target = deployment.map(|it| plan::target_of(&project, it).name());
         if let Some(target @ ("docker" | "swarm")) = target {
+            let place = format!("--target {target} --store {id}");
             tell(&format!(
-                "note: `{id}` has the target `{target}`: `alokai store stop --target {target} --store {id}` stops it there"
+                "note: `{id}` has the target `{target}`: `alokai store stop {place}` stops it there"
             ));
         }
     }

@@ -189,9 +189,10 @@ fn left_behind(project: &Project, store: &Store) -> Vec<String> {
             "its releases on this machine, if it was deployed: `alokai store stop --store {id}` stops them"
         ),
         TargetKind::Docker | TargetKind::Swarm => {
-            let kind = target.name();
+            let place = format!("--target {} --store {name}/{id}", target.name());
             format!(
-                "its releases at the target `{kind}`, if it was deployed: `alokai store stop --target {kind} --store {name}/{id}` stops them"
+                "its releases at the target `{}`, if it was deployed: `alokai store stop {place}` stops them",
+                target.name()
             )
         }
         TargetKind::Kubernetes | TargetKind::Command => format!(
