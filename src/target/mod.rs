@@ -13,6 +13,7 @@ mod hosts;
 pub mod kubernetes;
 mod labels;
 pub mod local;
+mod lock;
 mod ports;
 mod public_page;
 mod spec;

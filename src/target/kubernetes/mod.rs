@@ -32,6 +32,7 @@ use std::sync::{Arc, OnceLock};
 pub use error::Error;
 pub use print::{StoreManifests, manifests};
 
+use super::lock::LockStore;
 use super::{
     AppState, Capabilities, Drained, LockAnswer, LockClaim, LogQuery, Observed, ReleaseSpec,
     Settings, Staged, SwitchToken, Target, TargetContext, TargetStep,

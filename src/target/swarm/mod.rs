@@ -23,6 +23,7 @@ pub use error::Error;
 use super::docker::engine::Engine;
 use super::haproxy::{self, Haproxy};
 use super::labels::StoreLabels;
+use super::lock::LockStore;
 use super::{
     AppState, Capabilities, Drained, LockAnswer, LockClaim, LogQuery, Observed, ReleaseSpec,
     Settings, Staged, SwitchToken, Target, TargetContext, TargetStep,
