@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::arguments::Global;
 use super::arguments::questions::StatusOptions;
-use super::ask_targets::{self, Answer, Question, ask};
+use super::ask_targets::{self, Answer, ask};
 use super::listing::{CellFormat, RunningRuns, cut, stored_records, table};
 use super::run::document;
 use super::store_targets::StoreTargets;
@@ -20,7 +20,7 @@ use crate::ledger::{
     TargetState, open_runs,
 };
 use crate::store::{Store, StoreId};
-use crate::target::{LockClaim, Observed, Target, place_options};
+use crate::target::{self, LockClaim, Observed, Target, place_options};
 
 /// What a target says about a store.
 #[derive(Debug, Default)]
@@ -34,21 +34,19 @@ struct AskedTarget {
     stages: bool,
 }
 
-fn observe(target: Arc<dyn Target>, store: StoreId) -> Question<AskedTarget> {
-    Box::pin(async move {
-        let can = target.capabilities();
-        let observed = ask_targets::observe(Arc::clone(&target), store.clone()).await?;
-        let lock = if can.locks {
-            target.lock_holder(&store).await?
-        } else {
-            None
-        };
-        Ok(AskedTarget {
-            observed,
-            lock,
-            missing: None,
-            stages: can.staging,
-        })
+async fn observe(target: Arc<dyn Target>, store: StoreId) -> Result<AskedTarget, target::Error> {
+    let can = target.capabilities();
+    let observed = ask_targets::observe(Arc::clone(&target), store.clone()).await?;
+    let lock = if can.locks {
+        target.lock_holder(&store).await?
+    } else {
+        None
+    };
+    Ok(AskedTarget {
+        observed,
+        lock,
+        missing: None,
+        stages: can.staging,
     })
 }
 
