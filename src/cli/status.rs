@@ -19,7 +19,7 @@ use crate::ledger::{
     BuildRecord, EventRecord, LedgerTargets, RecordId, RecordSet, ReleaseStatus, TargetHistory,
     TargetState, open_runs,
 };
-use crate::store::{Store, StoreId};
+use crate::store::{Store, StoreId, TargetKind};
 use crate::target::{self, LockClaim, Observed, Target, place_options};
 
 /// What a target says about a store.
@@ -81,9 +81,10 @@ pub fn status(global: &Global, options: &StatusOptions) -> Result<(), AnyError> 
             },
         };
         let target = targets.kind(store).name();
-        let local = recorded.get(&store.id, "local");
+        let local = recorded.get(&store.id, TargetKind::Local.name());
         StoreStatus {
-            has_local_releases: target != "local" && local.is_some_and(|it| it.latest.is_some()),
+            has_local_releases: target != TargetKind::Local.name()
+                && local.is_some_and(|it| it.latest.is_some()),
             store,
             target,
             asked,
@@ -93,8 +94,10 @@ pub fn status(global: &Global, options: &StatusOptions) -> Result<(), AnyError> 
         }
     });
     let statuses: Vec<_> = statuses.collect();
-    let is_local =
-        options.target.stores.is_empty() && statuses.iter().any(|it| it.target == "local");
+    let is_local = options.target.stores.is_empty()
+        && statuses
+            .iter()
+            .any(|it| it.target == TargetKind::Local.name());
     let removed = if is_local {
         targets.running_without_config()?
     } else {
@@ -363,7 +366,7 @@ impl<'a> StoreStatus<'a> {
                 "local",
                 format!(
                     "releases on this machine: `alokai store status {}`",
-                    place_options(&self.store.id, "local")
+                    place_options(&self.store.id, TargetKind::Local.name())
                 ),
             ));
         }

@@ -22,7 +22,7 @@ use crate::ledger::RecordId;
 use crate::pipeline::{Services, StageError};
 use crate::plan::ConsoleRequest;
 use crate::registry::{self, USER_AGENT};
-use crate::store::StoreId;
+use crate::store::{StoreId, TargetKind};
 
 /// How long a deploy request may take.
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -270,7 +270,7 @@ impl ConsoleTarget {
 /// The target does not have this ability.
 fn unsupported<T>(what: &'static str) -> Result<T, TargetError> {
     Err(TargetError::Unsupported {
-        target: "console",
+        target: TargetKind::Console.name(),
         what,
         help: "use the pages of the console, or another `deployment.target`",
     })
@@ -278,8 +278,8 @@ fn unsupported<T>(what: &'static str) -> Result<T, TargetError> {
 
 #[async_trait]
 impl Target for ConsoleTarget {
-    fn name(&self) -> &'static str {
-        "console"
+    fn kind(&self) -> TargetKind {
+        TargetKind::Console
     }
 
     fn capabilities(&self) -> Capabilities {

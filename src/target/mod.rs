@@ -42,7 +42,11 @@ const DATA_VARIABLE: &str = "DATA_DIR";
 
 /// The options of a command that select a store and its target, for help texts.
 pub fn place_options(store: &StoreId, target: &str) -> String {
-    let local = if target == "local" { " --local" } else { "" };
+    let local = if target == TargetKind::Local.name() {
+        " --local"
+    } else {
+        ""
+    };
     format!("--store {store}{local}")
 }
 
@@ -52,8 +56,13 @@ pub fn place_options(store: &StoreId, target: &str) -> String {
 /// carry the labels of this program and this store.
 #[async_trait]
 pub trait Target: Send + Sync {
+    /// Which target it is.
+    fn kind(&self) -> TargetKind;
+
     /// The name, as `deployment.target` has it.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &'static str {
+        self.kind().name()
+    }
 
     /// What this target can do for the stores of this project.
     fn capabilities(&self) -> Capabilities;
@@ -96,12 +105,11 @@ pub trait Target: Send + Sync {
     /// Ends a store: its traffic ends, its releases are stopped and removed, and its names are free. Its
     /// data and settings stay. Returns the releases.
     async fn end_store(&self, _store: &StoreId) -> Result<Vec<RecordId>, Error> {
-        let error = Error::Unsupported {
+        Err(Error::Unsupported {
             target: self.name(),
             what: "stop a whole store",
             help: "stop it with the tools of the place where it runs",
-        };
-        Err(error)
+        })
     }
 
     /// The state of each app of a release.
@@ -125,6 +133,26 @@ pub trait Target: Send + Sync {
 
     /// Turns the maintenance page of a store on, or off (`None`).
     async fn maintenance(&self, store: &StoreId, page: Option<&str>) -> Result<(), Error>;
+}
+
+/// The end of a switch: an error if the traffic was switched by another run meanwhile.
+fn switched(is_switched: bool, store: &StoreId) -> Result<(), Error> {
+    if is_switched {
+        return Ok(());
+    }
+    let store = store.clone();
+    Err(Error::OutOfSequence { store })
+}
+
+/// The end of storing settings: an error if the version has other values.
+fn stored(is_stored: bool, store: &StoreId, version: &str) -> Result<(), Error> {
+    if is_stored {
+        return Ok(());
+    }
+    Err(Error::SettingsExist {
+        store: store.clone(),
+        version: version.to_owned(),
+    })
 }
 
 /// What targets are made from.

@@ -20,9 +20,10 @@ use self::protocol::{
 use super::{
     AppLine, AppState, Capabilities, Drained, Error as TargetError, LockAnswer, LockClaim,
     LogQuery, Observed, ReleaseSpec, Settings, Staged, SwitchToken, Target, TargetContext,
+    switched,
 };
 use crate::ledger::RecordId;
-use crate::store::StoreId;
+use crate::store::{StoreId, TargetKind};
 pub use program::Error;
 
 /// A program of the user.
@@ -122,8 +123,8 @@ impl CommandTarget {
 
 #[async_trait]
 impl Target for CommandTarget {
-    fn name(&self) -> &'static str {
-        "command"
+    fn kind(&self) -> TargetKind {
+        TargetKind::Command
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -180,11 +181,7 @@ impl Target for CommandTarget {
         self.program.keep_secret(secrets_of(spec));
         let arguments = json!({ "release": document(spec), "token": token.0 });
         let reply: SwitchReply = self.ask("switch", &spec.store, arguments).await?;
-        if reply.switched {
-            return Ok(());
-        }
-        let store = spec.store.clone();
-        Err(TargetError::OutOfSequence { store })
+        switched(reply.switched, &spec.store)
     }
 
     async fn drained(&self, store: &StoreId, release: &RecordId) -> Result<Drained, TargetError> {

@@ -27,11 +27,11 @@ use super::labels::StoreLabels;
 use super::lock::LockStore;
 use super::{
     AppState, Capabilities, Drained, Error as TargetError, LockAnswer, LockClaim, LogQuery,
-    Observed, ReleaseSpec, Settings, Staged, SwitchToken, Target, TargetContext,
+    Observed, ReleaseSpec, Settings, Staged, SwitchToken, Target, TargetContext, stored, switched,
 };
 use crate::ledger::RecordId;
 use crate::pipeline::docker;
-use crate::store::StoreId;
+use crate::store::{StoreId, TargetKind};
 use engine::Engine;
 use lock::Lock;
 use settings::SettingsVolume;
@@ -76,39 +76,12 @@ impl DockerTarget {
             store: store.clone(),
         })
     }
-
-    async fn write_settings(
-        &self,
-        store: &StoreId,
-        version: &str,
-        settings: &Settings,
-    ) -> Result<bool, Error> {
-        let (engine, owner) = (self.engine().await?, self.owner(store)?);
-        let volume = SettingsVolume {
-            engine,
-            owner: &owner,
-        };
-        volume.write(version, settings).await
-    }
-
-    async fn read_settings(
-        &self,
-        store: &StoreId,
-        version: &str,
-    ) -> Result<Option<Settings>, Error> {
-        let (engine, owner) = (self.engine().await?, self.owner(store)?);
-        let volume = SettingsVolume {
-            engine,
-            owner: &owner,
-        };
-        volume.read(version).await
-    }
 }
 
 #[async_trait]
 impl Target for DockerTarget {
-    fn name(&self) -> &'static str {
-        "docker"
+    fn kind(&self) -> TargetKind {
+        TargetKind::Docker
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -153,12 +126,7 @@ impl Target for DockerTarget {
     }
 
     async fn switch(&self, spec: &ReleaseSpec, token: &SwitchToken) -> Result<(), TargetError> {
-        if self.switch_to(spec, token).await? {
-            return Ok(());
-        }
-        Err(TargetError::OutOfSequence {
-            store: spec.store.clone(),
-        })
+        switched(self.switch_to(spec, token).await?, &spec.store)
     }
 
     async fn drained(&self, store: &StoreId, release: &RecordId) -> Result<Drained, TargetError> {
@@ -193,13 +161,9 @@ impl Target for DockerTarget {
         version: &str,
         settings: &Settings,
     ) -> Result<(), TargetError> {
-        if self.write_settings(store, version, settings).await? {
-            return Ok(());
-        }
-        Err(TargetError::SettingsExist {
-            store: store.clone(),
-            version: version.to_owned(),
-        })
+        let (engine, owner) = (self.engine().await?, &self.owner(store)?);
+        let volume = SettingsVolume { engine, owner };
+        stored(volume.write(version, settings).await?, store, version)
     }
 
     async fn settings(
@@ -207,7 +171,8 @@ impl Target for DockerTarget {
         store: &StoreId,
         version: &str,
     ) -> Result<Option<Settings>, TargetError> {
-        Ok(self.read_settings(store, version).await?)
+        let (engine, owner) = (self.engine().await?, &self.owner(store)?);
+        Ok(SettingsVolume { engine, owner }.read(version).await?)
     }
 
     async fn logs(&self, wanted: &LogQuery) -> Result<(), TargetError> {
@@ -217,7 +182,7 @@ impl Target for DockerTarget {
     async fn maintenance(&self, store: &StoreId, page: Option<&str>) -> Result<(), TargetError> {
         let Some(proxy) = &self.proxy else {
             return Err(TargetError::Unsupported {
-                target: "docker",
+                target: TargetKind::Docker.name(),
                 what: "show a maintenance page without a proxy",
                 help: "set `deploy.docker.proxy` in `alokai.config.json`",
             });

@@ -37,11 +37,11 @@ pub use print::{StoreManifests, manifests};
 use super::lock::LockStore;
 use super::{
     AppState, Capabilities, Drained, Error as TargetError, LockAnswer, LockClaim, LogQuery,
-    Observed, ReleaseSpec, Settings, Staged, SwitchToken, Target, TargetContext,
+    Observed, ReleaseSpec, Settings, Staged, SwitchToken, Target, TargetContext, stored, switched,
 };
 use crate::config::{DataSection, KubernetesSection, Project};
 use crate::ledger::RecordId;
-use crate::store::StoreId;
+use crate::store::{StoreId, TargetKind};
 use api::Api;
 use kinds::DEPLOYMENT;
 use lock::LeaseLock;
@@ -127,8 +127,8 @@ fn owner(project: &Project, store: &StoreId) -> Result<StoreOwner, Error> {
 
 #[async_trait]
 impl Target for KubernetesTarget {
-    fn name(&self) -> &'static str {
-        "kubernetes"
+    fn kind(&self) -> TargetKind {
+        TargetKind::Kubernetes
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -173,12 +173,7 @@ impl Target for KubernetesTarget {
     }
 
     async fn switch(&self, spec: &ReleaseSpec, token: &SwitchToken) -> Result<(), TargetError> {
-        if self.switch_to(spec, token).await? {
-            return Ok(());
-        }
-        Err(TargetError::OutOfSequence {
-            store: spec.store.clone(),
-        })
+        switched(self.switch_to(spec, token).await?, &spec.store)
     }
 
     async fn drained(&self, store: &StoreId, _: &RecordId) -> Result<Drained, TargetError> {
@@ -209,13 +204,8 @@ impl Target for KubernetesTarget {
         version: &str,
         settings: &Settings,
     ) -> Result<(), TargetError> {
-        if self.write_settings(store, version, settings).await? {
-            return Ok(());
-        }
-        Err(TargetError::SettingsExist {
-            store: store.clone(),
-            version: version.to_owned(),
-        })
+        let is_stored = self.write_settings(store, version, settings).await?;
+        stored(is_stored, store, version)
     }
 
     async fn settings(

@@ -39,7 +39,7 @@ use super::hosts::{check_config, hosts};
 use super::{
     AppState, Capabilities, DATA_VARIABLE, Drained, Error as TargetError, LockAnswer, LockClaim,
     LogQuery, Observed, ReleaseSpec, ReleasedApp, Replica, Settings, Staged, StagedRelease,
-    SwitchToken, Target, TargetContext,
+    SwitchToken, Target, TargetContext, stored,
 };
 use crate::config::Project;
 use crate::ledger::RecordId;
@@ -170,8 +170,8 @@ fn of_store(store: &StoreId) -> impl Fn(Error) -> TargetError + use<> {
 
 #[async_trait]
 impl Target for LocalTarget {
-    fn name(&self) -> &'static str {
-        "local"
+    fn kind(&self) -> TargetKind {
+        TargetKind::Local
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -325,11 +325,7 @@ impl Target for LocalTarget {
         let known: Option<SettingValues> = folder::read(&path).map_err(of_store(store))?;
         match known {
             None => Ok(folder::write(&path, &values).map_err(of_store(store))?),
-            Some(known) if known == values => Ok(()),
-            Some(_) => Err(TargetError::SettingsExist {
-                store: store.clone(),
-                version: version.to_owned(),
-            }),
+            Some(known) => stored(known == values, store, version),
         }
     }
 

@@ -27,11 +27,11 @@ use super::labels::StoreLabels;
 use super::lock::LockStore;
 use super::{
     AppState, Capabilities, Drained, Error as TargetError, LockAnswer, LockClaim, LogQuery,
-    Observed, ReleaseSpec, Settings, Staged, SwitchToken, Target, TargetContext,
+    Observed, ReleaseSpec, Settings, Staged, SwitchToken, Target, TargetContext, stored, switched,
 };
 use crate::ledger::RecordId;
 use crate::pipeline::docker;
-use crate::store::StoreId;
+use crate::store::{StoreId, TargetKind};
 use lock::SwarmLock;
 use manager::Manager;
 use settings::{SealedKind, SettingsConfigs};
@@ -76,17 +76,6 @@ impl SwarmTarget {
         Ok(owner.ok_or_else(unknown)?)
     }
 
-    async fn write_settings(
-        &self,
-        store: &StoreId,
-        version: &str,
-        settings: &Settings,
-    ) -> Result<bool, Error> {
-        let (manager, owner) = (self.manager().await?, &self.owner(store)?);
-        let configs = self.sealed(SealedKind::Settings, manager, owner, store);
-        configs.write(version, settings).await
-    }
-
     async fn read_settings(
         &self,
         store: &StoreId,
@@ -123,8 +112,8 @@ impl SwarmTarget {
 
 #[async_trait]
 impl Target for SwarmTarget {
-    fn name(&self) -> &'static str {
-        "swarm"
+    fn kind(&self) -> TargetKind {
+        TargetKind::Swarm
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -169,12 +158,7 @@ impl Target for SwarmTarget {
     }
 
     async fn switch(&self, spec: &ReleaseSpec, token: &SwitchToken) -> Result<(), TargetError> {
-        if self.switch_to(spec, token).await? {
-            return Ok(());
-        }
-        Err(TargetError::OutOfSequence {
-            store: spec.store.clone(),
-        })
+        switched(self.switch_to(spec, token).await?, &spec.store)
     }
 
     async fn drained(&self, store: &StoreId, release: &RecordId) -> Result<Drained, TargetError> {
@@ -210,13 +194,9 @@ impl Target for SwarmTarget {
         version: &str,
         settings: &Settings,
     ) -> Result<(), TargetError> {
-        if self.write_settings(store, version, settings).await? {
-            return Ok(());
-        }
-        Err(TargetError::SettingsExist {
-            store: store.clone(),
-            version: version.to_owned(),
-        })
+        let (manager, owner) = (self.manager().await?, &self.owner(store)?);
+        let configs = self.sealed(SealedKind::Settings, manager, owner, store);
+        stored(configs.write(version, settings).await?, store, version)
     }
 
     async fn settings(

@@ -15,7 +15,7 @@ use alokai::release::{
     Flow, FlowOptions, FlowResult, Records, ReleaseAction, ReleaseOrder, SettingsChange, StoreRun,
     StoreSettings, copy_forward, earlier, new_release,
 };
-use alokai::store::{AppName, StoreId};
+use alokai::store::{AppName, StoreId, TargetKind};
 use alokai::target::{
     AppState, Capabilities, Drained, Error as TargetError, LockAnswer, LockClaim, LogQuery,
     Observed, ReleaseSpec, Settings, Staged, StagedRelease, SwitchToken, Target,
@@ -114,8 +114,8 @@ impl MemoryTarget {
 
 #[async_trait]
 impl Target for MemoryTarget {
-    fn name(&self) -> &'static str {
-        "command"
+    fn kind(&self) -> TargetKind {
+        TargetKind::Command
     }
 
     fn capabilities(&self) -> Capabilities {
