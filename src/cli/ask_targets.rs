@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, stream};
 
 use super::store_targets::StoreTargets;
@@ -24,9 +23,6 @@ pub enum Answer<T> {
     /// It has not, for this reason.
     Missing(String),
 }
-
-/// A question to a target.
-pub type Question<T> = BoxFuture<'static, Result<T, target::Error>>;
 
 /// A target to ask, or why there is none.
 pub type KnownTarget = Result<Arc<dyn Target>, String>;
@@ -54,10 +50,14 @@ impl<'a> TargetsByKind<'a> {
 }
 
 /// Asks the target of each store. A target that does not answer does not stop the others.
-pub async fn ask_each<T: Send + 'static>(
+pub async fn ask_each<T, Q>(
     targets: Vec<(StoreId, KnownTarget)>,
-    question: impl Fn(Arc<dyn Target>, StoreId) -> Question<T>,
-) -> Vec<(StoreId, Answer<T>)> {
+    question: impl Fn(Arc<dyn Target>, StoreId) -> Q,
+) -> Vec<(StoreId, Answer<T>)>
+where
+    T: Send + 'static,
+    Q: Future<Output = Result<T, target::Error>> + Send + 'static,
+{
     let asked = stream::iter(targets).map(|(store, target)| {
         let asking = target.map(|target| question(target, store.clone()));
         async move {
@@ -79,11 +79,15 @@ pub async fn ask_each<T: Send + 'static>(
 }
 
 /// Asks the targets of these stores.
-pub fn ask<'a, T: Send + 'static>(
+pub fn ask<'a, T, Q>(
     targets: &StoreTargets,
     stores: &[&'a Store],
-    question: impl Fn(Arc<dyn Target>, StoreId) -> Question<T>,
-) -> Vec<(&'a Store, Answer<T>)> {
+    question: impl Fn(Arc<dyn Target>, StoreId) -> Q,
+) -> Vec<(&'a Store, Answer<T>)>
+where
+    T: Send + 'static,
+    Q: Future<Output = Result<T, target::Error>> + Send + 'static,
+{
     let known = stores
         .iter()
         .map(|store| (store.id.clone(), targets.known(store)));
@@ -93,11 +97,12 @@ pub fn ask<'a, T: Send + 'static>(
 }
 
 /// The question what a target runs. `None` if the target does not say.
-pub fn observe(target: Arc<dyn Target>, store: StoreId) -> Question<Option<Observed>> {
-    Box::pin(async move {
-        if !target.capabilities().observes {
-            return Ok(None);
-        }
-        target.observe(&store).await.map(Some)
-    })
+pub async fn observe(
+    target: Arc<dyn Target>,
+    store: StoreId,
+) -> Result<Option<Observed>, target::Error> {
+    if !target.capabilities().observes {
+        return Ok(None);
+    }
+    target.observe(&store).await.map(Some)
 }

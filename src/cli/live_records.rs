@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::LocalBoxFuture;
-use futures_util::{FutureExt, StreamExt, stream};
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
 
 use super::shared_records::{SharedPlace, fetch, send};
 use crate::config::Project;
@@ -97,6 +97,7 @@ impl LiveRecords {
     }
 }
 
+#[async_trait(?Send)]
 impl Records for LiveRecords {
     fn append(&self, record: &StoredRecord) -> Result<(), FolderError> {
         self.folder.append(record)
@@ -106,46 +107,40 @@ impl Records for LiveRecords {
         Ok(self.folder.read()?.0)
     }
 
-    fn fetch<'a>(&'a self, store: &'a StoreId) -> LocalBoxFuture<'a, ()> {
-        async move {
-            let place = self.destination.as_ref().zip(self.repositories.get(store));
-            let Some((destination, repository)) = place else {
-                return;
-            };
-            let fetching = async {
-                match self.place(destination).await? {
-                    Some(place) => fetch(&self.folder, &place, repository).await,
-                    None => Ok(()),
-                }
-            };
-            if let Err(reason) = self.limited(fetching).await
-                && !self.has_warned.swap(true, Ordering::Relaxed)
-            {
-                self.services.events.notice(format!(
+    async fn fetch(&self, store: &StoreId) {
+        let place = self.destination.as_ref().zip(self.repositories.get(store));
+        let Some((destination, repository)) = place else {
+            return;
+        };
+        let fetching = async {
+            match self.place(destination).await? {
+                Some(place) => fetch(&self.folder, &place, repository).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(reason) = self.limited(fetching).await
+            && !self.has_warned.swap(true, Ordering::Relaxed)
+        {
+            self.services.events.notice(format!(
                     "records of other machines could not be read from `{}`: pins and newer commits are not known: {reason}",
                     destination.name()
                 ));
-            }
         }
-        .boxed_local()
     }
 
     /// The end of the command sends the records again and reports an error.
-    fn send<'a>(&'a self, store: &'a StoreId) -> LocalBoxFuture<'a, ()> {
-        async move {
-            let place = self.destination.as_ref().zip(self.repositories.get(store));
-            let Some((destination, repository)) = place else {
-                return;
-            };
-            let stores = [(store.clone(), repository.clone())];
-            let sending = async {
-                match self.place(destination).await? {
-                    Some(place) => send(&self.folder, &place, &stores).await.map(drop),
-                    None => Ok(()),
-                }
-            };
-            let _ = self.limited(sending).await;
-        }
-        .boxed_local()
+    async fn send(&self, store: &StoreId) {
+        let place = self.destination.as_ref().zip(self.repositories.get(store));
+        let Some((destination, repository)) = place else {
+            return;
+        };
+        let stores = [(store.clone(), repository.clone())];
+        let sending = async {
+            match self.place(destination).await? {
+                Some(place) => send(&self.folder, &place, &stores).await.map(drop),
+                None => Ok(()),
+            }
+        };
+        let _ = self.limited(sending).await;
     }
 }

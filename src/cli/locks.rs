@@ -26,14 +26,12 @@ pub fn locks(global: &Global, command: &LockCommand) -> Result<(), AnyError> {
 fn status(global: &Global, options: &StatusOptions) -> Result<(), AnyError> {
     let targets = StoreTargets::new(global, options.target.chosen())?;
     let stores = targets.stores()?;
-    let answers = ask(&targets, &stores, |target, store| {
-        Box::pin(async move {
-            if target.capabilities().locks {
-                Ok(Some(target.lock_holder(&store).await?))
-            } else {
-                Ok(None)
-            }
-        })
+    let answers = ask(&targets, &stores, |target, store| async move {
+        if target.capabilities().locks {
+            Ok(Some(target.lock_holder(&store).await?))
+        } else {
+            Ok(None)
+        }
     });
     if options.json {
         let stores: Vec<_> = answers

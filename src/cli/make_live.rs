@@ -25,7 +25,7 @@ use crate::release::{
     new_release, no_candidate,
 };
 use crate::report::Detail;
-use crate::store::{Store, StoreId};
+use crate::store::{Store, StoreId, TargetKind};
 use crate::target::{Target, place_options};
 
 /// The characters of a version of settings in a list.
@@ -164,7 +164,7 @@ impl StoreAtTarget<'_> {
             .filter(|(name, history)| *name != own && history.state.pin.is_some());
         match pinned.next() {
             None => format!("{id}: the store is not pinned\n"),
-            Some((other, _)) if other == "local" => format!(
+            Some((other, _)) if other == TargetKind::Local.name() => format!(
                 "{id}: the store is not pinned at the target `{own}`, but at `{other}`: `alokai store unpin {}`\n",
                 place_options(id, other)
             ),
@@ -177,8 +177,8 @@ impl StoreAtTarget<'_> {
     /// A line about releases on this machine, for a command that asks another target.
     fn releases_elsewhere(&self) -> String {
         let recorded = self.known.targets();
-        let local = recorded.get(self.id(), "local");
-        if self.target.name() == "local" || local.is_none_or(|it| it.latest.is_none()) {
+        let local = recorded.get(self.id(), TargetKind::Local.name());
+        if self.target.kind() == TargetKind::Local || local.is_none_or(|it| it.latest.is_none()) {
             return String::new();
         }
         "\nthe store has releases at the target `local`; `--local` shows them".to_owned()

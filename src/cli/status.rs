@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::arguments::Global;
 use super::arguments::questions::StatusOptions;
-use super::ask_targets::{self, Answer, Question, ask};
+use super::ask_targets::{self, Answer, ask};
 use super::listing::{CellFormat, RunningRuns, cut, plain, stored_records, table};
 use super::run::document;
 use super::store_targets::StoreTargets;
@@ -19,8 +19,8 @@ use crate::ledger::{
     BuildRecord, EventRecord, LedgerTargets, RecordId, RecordSet, ReleaseStatus, TargetHistory,
     TargetState, open_runs,
 };
-use crate::store::{Store, StoreId};
-use crate::target::{LockClaim, Observed, Target, place_options};
+use crate::store::{Store, StoreId, TargetKind};
+use crate::target::{self, LockClaim, Observed, Target, place_options};
 
 /// What a target says about a store.
 #[derive(Debug, Default)]
@@ -34,21 +34,19 @@ struct AskedTarget {
     stages: bool,
 }
 
-fn observe(target: Arc<dyn Target>, store: StoreId) -> Question<AskedTarget> {
-    Box::pin(async move {
-        let can = target.capabilities();
-        let observed = ask_targets::observe(Arc::clone(&target), store.clone()).await?;
-        let lock = if can.locks {
-            target.lock_holder(&store).await?
-        } else {
-            None
-        };
-        Ok(AskedTarget {
-            observed,
-            lock,
-            missing: None,
-            stages: can.staging,
-        })
+async fn observe(target: Arc<dyn Target>, store: StoreId) -> Result<AskedTarget, target::Error> {
+    let can = target.capabilities();
+    let observed = ask_targets::observe(Arc::clone(&target), store.clone()).await?;
+    let lock = if can.locks {
+        target.lock_holder(&store).await?
+    } else {
+        None
+    };
+    Ok(AskedTarget {
+        observed,
+        lock,
+        missing: None,
+        stages: can.staging,
     })
 }
 
@@ -83,9 +81,10 @@ pub fn status(global: &Global, options: &StatusOptions) -> Result<(), AnyError> 
             },
         };
         let target = targets.kind(store).name();
-        let local = recorded.get(&store.id, "local");
+        let local = recorded.get(&store.id, TargetKind::Local.name());
         StoreStatus {
-            has_local_releases: target != "local" && local.is_some_and(|it| it.latest.is_some()),
+            has_local_releases: target != TargetKind::Local.name()
+                && local.is_some_and(|it| it.latest.is_some()),
             store,
             target,
             asked,
@@ -95,8 +94,10 @@ pub fn status(global: &Global, options: &StatusOptions) -> Result<(), AnyError> 
         }
     });
     let statuses: Vec<_> = statuses.collect();
-    let is_local =
-        options.target.stores.is_empty() && statuses.iter().any(|it| it.target == "local");
+    let is_local = options.target.stores.is_empty()
+        && statuses
+            .iter()
+            .any(|it| it.target == TargetKind::Local.name());
     let removed = if is_local {
         targets.running_without_config()?
     } else {
@@ -365,7 +366,7 @@ impl<'a> StoreStatus<'a> {
                 "local",
                 format!(
                     "releases on this machine: `alokai store status {}`",
-                    place_options(&self.store.id, "local")
+                    place_options(&self.store.id, TargetKind::Local.name())
                 ),
             ));
         }

@@ -43,7 +43,8 @@ pub fn stop(global: &Global, options: &StopOptions) -> Result<(), AnyError> {
         .filter(|(id, store)| store.runs() && (chosen.is_empty() || chosen.contains(id)));
     let started: Vec<_> = running
         .map(|(id, store)| {
-            let operation = RecordedOperation::start(&project, id, "local", "stop");
+            let operation =
+                RecordedOperation::start(&project, id, TargetKind::Local.name(), "stop");
             (operation, store)
         })
         .collect();

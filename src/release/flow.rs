@@ -15,7 +15,7 @@ use crate::event::{Event, EventSubject, Stage, seconds};
 use crate::ledger::{Actor, BuildRecord, RecordId, ReleaseRecord};
 use crate::pipeline::{Failure, ScriptEnvironment, Services};
 use crate::plan::Plan;
-use crate::store::StoreId;
+use crate::store::{StoreId, TargetKind};
 use crate::target::Target;
 
 /// The stores that become live at the same time.
@@ -168,7 +168,7 @@ impl Flow<'_> {
 
     /// Makes the stores of one wave live at the same time.
     async fn wave(&self, orders: Vec<ReleaseOrder>, result: &mut FlowResult) {
-        let is_console = |order: &ReleaseOrder| order.target.name() == "console";
+        let is_console = |order: &ReleaseOrder| order.target.kind() == TargetKind::Console;
         let at_once = if orders.iter().any(is_console) {
             // The console is asked for one store after another.
             1

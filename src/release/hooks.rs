@@ -139,8 +139,8 @@ impl StoreRun<'_> {
         let store = self.flow.project.stores.get(self.store.as_str());
         let hooks = store.map(|store| hooks_of(self.flow.project, store));
         let mut hooks = hooks.into_iter().flatten();
-        let console = TargetKind::Console.name();
-        if self.target.name() != console && hooks.any(|hook| hook.stage == HookStage::Stage) {
+        let is_console = self.target.kind() == TargetKind::Console;
+        if !is_console && hooks.any(|hook| hook.stage == HookStage::Stage) {
             self.flow
                 .services
                 .events

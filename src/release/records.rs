@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures_util::FutureExt;
-use futures_util::future::LocalBoxFuture;
+use async_trait::async_trait;
 
 use super::Error;
 use crate::event::Events;
@@ -15,6 +14,7 @@ use crate::ledger::{
 use crate::store::StoreId;
 
 /// A place with records.
+#[async_trait(?Send)]
 pub trait Records: Send + Sync {
     /// Adds a record. A record that exists already stays as it is.
     fn append(&self, record: &StoredRecord) -> Result<(), FolderError>;
@@ -24,14 +24,10 @@ pub trait Records: Send + Sync {
 
     /// Fetches the records of a store that other machines have written. A decision under the lock of the
     /// store depends on them.
-    fn fetch<'a>(&'a self, _store: &'a StoreId) -> LocalBoxFuture<'a, ()> {
-        std::future::ready(()).boxed_local()
-    }
+    async fn fetch(&self, _store: &StoreId) {}
 
     /// Sends the records of a store, so that the next holder of its lock can fetch them.
-    fn send<'a>(&'a self, _store: &'a StoreId) -> LocalBoxFuture<'a, ()> {
-        std::future::ready(()).boxed_local()
-    }
+    async fn send(&self, _store: &StoreId) {}
 }
 
 impl Records for RecordFolder {

@@ -7,7 +7,7 @@ use super::Error;
 use crate::config::{BaseApp, HealthEntry, Project};
 use crate::ledger::{BuildRecord, ReleaseRecord};
 use crate::plan::{PlannedVariable, ServerPlan, StorePlan, container_port, released_servers};
-use crate::store::{AppKind, AppName, Store, StoreId};
+use crate::store::{AppKind, AppName, Store, StoreId, TargetKind};
 use crate::target::{HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable, hosts, place_options};
 
 /// The plan of a store, if this run has built it.
@@ -67,7 +67,7 @@ pub fn spec_of_running(
     let id = &release.store;
     let store = deployable(project, id)?;
     let names: Vec<AppName> = build.apps.keys().cloned().collect();
-    let in_containers = release.target != "local";
+    let in_containers = release.target != TargetKind::Local.name();
     let servers = released_servers(project, store, planned, &names, in_containers);
     let servers = servers.map_err(Box::new)?;
     let mut apps = Vec::new();

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use http_client::{
     AttemptError, HttpOptions, RetryPolicy, TransferError, build, clock_difference,
     display_address, read_at_most, redirect_target, retry,
@@ -15,14 +16,13 @@ use super::public_page::PublicPage;
 use super::{
     AppState, Capabilities, Drained, Error as TargetError, LockAnswer, LockClaim, LogQuery,
     Observed, ReleaseSpec, ReleasedApp, Settings, Staged, SwitchToken, Target, TargetContext,
-    TargetStep,
 };
 use crate::event::{EventSubject, Stage};
 use crate::ledger::RecordId;
 use crate::pipeline::{Services, StageError};
 use crate::plan::ConsoleRequest;
 use crate::registry::{self, USER_AGENT};
-use crate::store::StoreId;
+use crate::store::{StoreId, TargetKind};
 
 /// How long a deploy request may take.
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -270,15 +270,16 @@ impl ConsoleTarget {
 /// The target does not have this ability.
 fn unsupported<T>(what: &'static str) -> Result<T, TargetError> {
     Err(TargetError::Unsupported {
-        target: "console",
+        target: TargetKind::Console.name(),
         what,
         help: "use the pages of the console, or another `deployment.target`",
     })
 }
 
+#[async_trait]
 impl Target for ConsoleTarget {
-    fn name(&self) -> &'static str {
-        "console"
+    fn kind(&self) -> TargetKind {
+        TargetKind::Console
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -294,71 +295,64 @@ impl Target for ConsoleTarget {
         }
     }
 
-    fn preflight(&self) -> TargetStep<'_, ()> {
-        Box::pin(self.check())
+    async fn preflight(&self) -> Result<(), TargetError> {
+        self.check().await
     }
 
-    fn observe<'a>(&'a self, store: &'a StoreId) -> TargetStep<'a, Observed> {
-        Box::pin(async move {
-            let request = self.request(store, &[])?;
-            Ok(Observed {
-                addresses: vec![request.address],
-                ..Observed::default()
-            })
+    async fn observe(&self, store: &StoreId) -> Result<Observed, TargetError> {
+        let request = self.request(store, &[])?;
+        Ok(Observed {
+            addresses: vec![request.address],
+            ..Observed::default()
         })
     }
 
-    fn lock<'a>(&'a self, _: &'a StoreId, _: &'a LockClaim) -> TargetStep<'a, LockAnswer> {
-        Box::pin(async { Ok(LockAnswer::Taken { from: None }) })
+    async fn lock(&self, _: &StoreId, _: &LockClaim) -> Result<LockAnswer, TargetError> {
+        Ok(LockAnswer::Taken { from: None })
     }
 
-    fn unlock<'a>(&'a self, _: &'a StoreId, _: &'a str) -> TargetStep<'a, ()> {
-        Box::pin(async { Ok(()) })
+    async fn unlock(&self, _: &StoreId, _: &str) -> Result<(), TargetError> {
+        Ok(())
     }
 
-    fn lock_holder<'a>(&'a self, _: &'a StoreId) -> TargetStep<'a, Option<LockClaim>> {
-        Box::pin(async { Ok(None) })
+    async fn lock_holder(&self, _: &StoreId) -> Result<Option<LockClaim>, TargetError> {
+        Ok(None)
     }
 
-    fn stage<'a>(&'a self, _: &'a ReleaseSpec) -> TargetStep<'a, Staged> {
-        Box::pin(async { Ok(Staged::default()) })
+    async fn stage(&self, _: &ReleaseSpec) -> Result<Staged, TargetError> {
+        Ok(Staged::default())
     }
 
-    fn switch<'a>(&'a self, spec: &'a ReleaseSpec, _: &'a SwitchToken) -> TargetStep<'a, ()> {
-        Box::pin(self.release(spec))
+    async fn switch(&self, spec: &ReleaseSpec, _: &SwitchToken) -> Result<(), TargetError> {
+        self.release(spec).await
     }
 
-    fn drained<'a>(&'a self, _: &'a StoreId, _: &'a RecordId) -> TargetStep<'a, Drained> {
-        Box::pin(async { Ok(Drained::Unknown) })
+    async fn drained(&self, _: &StoreId, _: &RecordId) -> Result<Drained, TargetError> {
+        Ok(Drained::Unknown)
     }
 
-    fn retire<'a>(&'a self, _: &'a StoreId, _: &'a RecordId, _: bool) -> TargetStep<'a, ()> {
-        Box::pin(async { Ok(()) })
+    async fn retire(&self, _: &StoreId, _: &RecordId, _: bool) -> Result<(), TargetError> {
+        Ok(())
     }
 
-    fn health<'a>(&'a self, _: &'a StoreId, _: &'a RecordId) -> TargetStep<'a, Vec<AppState>> {
-        Box::pin(async { Ok(Vec::new()) })
+    async fn health(&self, _: &StoreId, _: &RecordId) -> Result<Vec<AppState>, TargetError> {
+        Ok(Vec::new())
     }
 
-    fn store_settings<'a>(
-        &'a self,
-        _: &'a StoreId,
-        _: &'a str,
-        _: &'a Settings,
-    ) -> TargetStep<'a, ()> {
-        Box::pin(async { unsupported("store settings") })
+    async fn store_settings(&self, _: &StoreId, _: &str, _: &Settings) -> Result<(), TargetError> {
+        unsupported("store settings")
     }
 
-    fn settings<'a>(&'a self, _: &'a StoreId, _: &'a str) -> TargetStep<'a, Option<Settings>> {
-        Box::pin(async { Ok(None) })
+    async fn settings(&self, _: &StoreId, _: &str) -> Result<Option<Settings>, TargetError> {
+        Ok(None)
     }
 
-    fn logs<'a>(&'a self, _: &'a LogQuery) -> TargetStep<'a, ()> {
-        Box::pin(async { unsupported("show the output of apps") })
+    async fn logs(&self, _: &LogQuery) -> Result<(), TargetError> {
+        unsupported("show the output of apps")
     }
 
-    fn maintenance<'a>(&'a self, _: &'a StoreId, _: Option<&'a str>) -> TargetStep<'a, ()> {
-        Box::pin(async { unsupported("show a maintenance page") })
+    async fn maintenance(&self, _: &StoreId, _: Option<&str>) -> Result<(), TargetError> {
+        unsupported("show a maintenance page")
     }
 }
 

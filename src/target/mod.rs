@@ -13,6 +13,7 @@ mod hosts;
 pub mod kubernetes;
 mod labels;
 pub mod local;
+mod lock;
 mod ports;
 mod public_page;
 mod spec;
@@ -20,7 +21,7 @@ pub mod swarm;
 
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -41,104 +42,117 @@ const DATA_VARIABLE: &str = "DATA_DIR";
 
 /// The options of a command that select a store and its target, for help texts.
 pub fn place_options(store: &StoreId, target: &str) -> String {
-    let local = if target == "local" { " --local" } else { "" };
+    let local = if target == TargetKind::Local.name() {
+        " --local"
+    } else {
+        ""
+    };
     format!("--store {store}{local}")
 }
-
-/// The future of a step.
-pub type TargetStep<'a, T> = BoxFuture<'a, Result<T, Error>>;
 
 /// A place where stores run.
 ///
 /// Every method reads the current state. No method stops anything that gets traffic, or that does not
 /// carry the labels of this program and this store.
+#[async_trait]
 pub trait Target: Send + Sync {
+    /// Which target it is.
+    fn kind(&self) -> TargetKind;
+
     /// The name, as `deployment.target` has it.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &'static str {
+        self.kind().name()
+    }
 
     /// What this target can do for the stores of this project.
     fn capabilities(&self) -> Capabilities;
 
     /// Checks that the target can be reached and used. It runs before the first build.
-    fn preflight(&self) -> TargetStep<'_, ()>;
+    async fn preflight(&self) -> Result<(), Error>;
 
     /// What runs and what is public.
-    fn observe<'a>(&'a self, store: &'a StoreId) -> TargetStep<'a, Observed>;
+    async fn observe(&self, store: &StoreId) -> Result<Observed, Error>;
 
     /// Takes the lock of a store, or returns its holder. A lock whose lease has ended is taken over. The
     /// holder takes the lock again to renew its lease, which counts from the last call.
-    fn lock<'a>(&'a self, store: &'a StoreId, claim: &'a LockClaim) -> TargetStep<'a, LockAnswer>;
+    async fn lock(&self, store: &StoreId, claim: &LockClaim) -> Result<LockAnswer, Error>;
 
     /// Releases a lock. The lock of another holder is kept.
-    fn unlock<'a>(&'a self, store: &'a StoreId, holder: &'a str) -> TargetStep<'a, ()>;
+    async fn unlock(&self, store: &StoreId, holder: &str) -> Result<(), Error>;
 
     /// The holder of the lock, if the target can tell.
-    fn lock_holder<'a>(&'a self, store: &'a StoreId) -> TargetStep<'a, Option<LockClaim>>;
+    async fn lock_holder(&self, store: &StoreId) -> Result<Option<LockClaim>, Error>;
 
     /// Runs all apps of a release without traffic. Repeated with the same release, it changes nothing.
     /// Settings with `spec.settings` have been stored by [`Self::store_settings`] before.
-    fn stage<'a>(&'a self, spec: &'a ReleaseSpec) -> TargetStep<'a, Staged>;
+    async fn stage(&self, spec: &ReleaseSpec) -> Result<Staged, Error>;
 
     /// The image of an app, unpacked on this machine for a hook. None where an engine runs images.
-    fn unpacked<'a>(&'a self, _app: &'a ReleasedApp) -> TargetStep<'a, Option<UnpackedImage>> {
-        Box::pin(async { Ok(None) })
+    async fn unpacked(&self, _app: &ReleasedApp) -> Result<Option<UnpackedImage>, Error> {
+        Ok(None)
     }
 
     /// Gives the whole traffic of a store to a staged release, in one step, if nothing has changed
     /// since `token` was observed.
-    fn switch<'a>(&'a self, spec: &'a ReleaseSpec, token: &'a SwitchToken) -> TargetStep<'a, ()>;
+    async fn switch(&self, spec: &ReleaseSpec, token: &SwitchToken) -> Result<(), Error>;
 
     /// Whether the open requests of a release without traffic have ended.
-    fn drained<'a>(&'a self, store: &'a StoreId, release: &'a RecordId) -> TargetStep<'a, Drained>;
+    async fn drained(&self, store: &StoreId, release: &RecordId) -> Result<Drained, Error>;
 
     /// Stops a release without traffic. A release that is `kept` can be staged again quickly.
-    fn retire<'a>(
-        &'a self,
-        store: &'a StoreId,
-        release: &'a RecordId,
-        kept: bool,
-    ) -> TargetStep<'a, ()>;
+    async fn retire(&self, store: &StoreId, release: &RecordId, kept: bool) -> Result<(), Error>;
 
     /// Ends a store: its traffic ends, its releases are stopped and removed, and other stores can use its
     /// host names. Its data and settings stay. Returns the releases.
-    fn end_store<'a>(&'a self, _store: &'a StoreId) -> TargetStep<'a, Vec<RecordId>> {
-        let error = Error::Unsupported {
+    async fn end_store(&self, _store: &StoreId) -> Result<Vec<RecordId>, Error> {
+        Err(Error::Unsupported {
             target: self.name(),
             what: "stop a whole store",
             help: "stop it with the tools of that target",
-        };
-        Box::pin(async { Err(error) })
+        })
     }
 
     /// The state of each app of a release.
-    fn health<'a>(
-        &'a self,
-        store: &'a StoreId,
-        release: &'a RecordId,
-    ) -> TargetStep<'a, Vec<AppState>>;
+    async fn health(&self, store: &StoreId, release: &RecordId) -> Result<Vec<AppState>, Error>;
 
     /// Stores the settings of a store under a version. A stored version is never changed: storing it again
     /// with other values fails with [`Error::SettingsExist`].
-    fn store_settings<'a>(
-        &'a self,
-        store: &'a StoreId,
-        version: &'a str,
-        settings: &'a Settings,
-    ) -> TargetStep<'a, ()>;
+    async fn store_settings(
+        &self,
+        store: &StoreId,
+        version: &str,
+        settings: &Settings,
+    ) -> Result<(), Error>;
 
     /// The settings of a version. None if the target does not have it any more.
-    fn settings<'a>(
-        &'a self,
-        store: &'a StoreId,
-        version: &'a str,
-    ) -> TargetStep<'a, Option<Settings>>;
+    async fn settings(&self, store: &StoreId, version: &str) -> Result<Option<Settings>, Error>;
 
     /// Sends the output of the apps of a release, until the output ends or nobody receives it. Values of
     /// settings and `.env` files are replaced as far as the target knows them.
-    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, ()>;
+    async fn logs(&self, wanted: &LogQuery) -> Result<(), Error>;
 
     /// Turns the maintenance page of a store on, or off (`None`).
-    fn maintenance<'a>(&'a self, store: &'a StoreId, page: Option<&'a str>) -> TargetStep<'a, ()>;
+    async fn maintenance(&self, store: &StoreId, page: Option<&str>) -> Result<(), Error>;
+}
+
+/// The end of a switch: an error if the traffic was switched by another run meanwhile.
+fn switched(is_switched: bool, store: &StoreId) -> Result<(), Error> {
+    if is_switched {
+        return Ok(());
+    }
+    let store = store.clone();
+    Err(Error::OutOfSequence { store })
+}
+
+/// The end of storing settings: an error if the version has other values.
+fn stored(is_stored: bool, store: &StoreId, version: &str) -> Result<(), Error> {
+    if is_stored {
+        return Ok(());
+    }
+    Err(Error::SettingsExist {
+        store: store.clone(),
+        version: version.to_owned(),
+    })
 }
 
 /// What targets are made from.

@@ -8,6 +8,7 @@ mod protocol;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use secrecy::ExposeSecret;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -19,10 +20,10 @@ use self::protocol::{
 use super::{
     AppLine, AppState, Capabilities, Drained, Error as TargetError, LockAnswer, LockClaim,
     LogQuery, Observed, ReleaseSpec, Settings, Staged, SwitchToken, Target, TargetContext,
-    TargetStep,
+    switched,
 };
 use crate::ledger::RecordId;
-use crate::store::StoreId;
+use crate::store::{StoreId, TargetKind};
 pub use program::Error;
 
 /// A program of the user.
@@ -120,159 +121,139 @@ impl CommandTarget {
     }
 }
 
+#[async_trait]
 impl Target for CommandTarget {
-    fn name(&self) -> &'static str {
-        "command"
+    fn kind(&self) -> TargetKind {
+        TargetKind::Command
     }
 
     fn capabilities(&self) -> Capabilities {
         self.capabilities
     }
 
-    fn preflight(&self) -> TargetStep<'_, ()> {
-        Box::pin(async {
-            let asked = self.program.ask("preflight", None, Map::new()).await;
-            let _: Option<Value> = known(asked)?;
-            Ok(())
+    async fn preflight(&self) -> Result<(), TargetError> {
+        let asked = self.program.ask("preflight", None, Map::new()).await;
+        let _: Option<Value> = known(asked)?;
+        Ok(())
+    }
+
+    async fn observe(&self, store: &StoreId) -> Result<Observed, TargetError> {
+        self.ask("observe", store, Value::Null).await
+    }
+
+    async fn lock(&self, store: &StoreId, claim: &LockClaim) -> Result<LockAnswer, TargetError> {
+        if !self.capabilities.locks {
+            return Ok(LockAnswer::Taken { from: None });
+        }
+        let arguments = json!({ "claim": claim });
+        let reply: Option<LockReply> = self.ask_optional("lock", store, arguments).await?;
+        let Some(reply) = reply else {
+            return Ok(LockAnswer::Taken { from: None });
+        };
+        Ok(reply.answer(claim))
+    }
+
+    async fn unlock(&self, store: &StoreId, holder: &str) -> Result<(), TargetError> {
+        if !self.capabilities.locks {
+            return Ok(());
+        }
+        let arguments = json!({ "holder": holder });
+        let _: Option<Value> = self.ask_optional("unlock", store, arguments).await?;
+        Ok(())
+    }
+
+    async fn lock_holder(&self, store: &StoreId) -> Result<Option<LockClaim>, TargetError> {
+        if !self.capabilities.locks {
+            return Ok(None);
+        }
+        let reply: Option<LockHolderReply> =
+            self.ask_optional("lock-holder", store, Value::Null).await?;
+        Ok(reply.and_then(|reply| reply.holder))
+    }
+
+    async fn stage(&self, spec: &ReleaseSpec) -> Result<Staged, TargetError> {
+        self.program.keep_secret(secrets_of(spec));
+        let arguments = json!({ "release": document(spec) });
+        self.ask("stage", &spec.store, arguments).await
+    }
+
+    async fn switch(&self, spec: &ReleaseSpec, token: &SwitchToken) -> Result<(), TargetError> {
+        self.program.keep_secret(secrets_of(spec));
+        let arguments = json!({ "release": document(spec), "token": token.0 });
+        let reply: SwitchReply = self.ask("switch", &spec.store, arguments).await?;
+        switched(reply.switched, &spec.store)
+    }
+
+    async fn drained(&self, store: &StoreId, release: &RecordId) -> Result<Drained, TargetError> {
+        if !self.capabilities.drain {
+            return Ok(Drained::Unknown);
+        }
+        let arguments = json!({ "release": release });
+        let reply: Option<DrainReply> = self.ask_optional("drained", store, arguments).await?;
+        Ok(match reply.and_then(|reply| reply.open) {
+            None => Drained::Unknown,
+            Some(0) => Drained::Yes,
+            Some(open) => Drained::No(open),
         })
     }
 
-    fn observe<'a>(&'a self, store: &'a StoreId) -> TargetStep<'a, Observed> {
-        Box::pin(self.ask("observe", store, Value::Null))
-    }
-
-    fn lock<'a>(&'a self, store: &'a StoreId, claim: &'a LockClaim) -> TargetStep<'a, LockAnswer> {
-        Box::pin(async move {
-            if !self.capabilities.locks {
-                return Ok(LockAnswer::Taken { from: None });
-            }
-            let arguments = json!({ "claim": claim });
-            let reply: Option<LockReply> = self.ask_optional("lock", store, arguments).await?;
-            let Some(reply) = reply else {
-                return Ok(LockAnswer::Taken { from: None });
-            };
-            Ok(reply.answer(claim))
-        })
-    }
-
-    fn unlock<'a>(&'a self, store: &'a StoreId, holder: &'a str) -> TargetStep<'a, ()> {
-        Box::pin(async move {
-            if !self.capabilities.locks {
-                return Ok(());
-            }
-            let arguments = json!({ "holder": holder });
-            let _: Option<Value> = self.ask_optional("unlock", store, arguments).await?;
-            Ok(())
-        })
-    }
-
-    fn lock_holder<'a>(&'a self, store: &'a StoreId) -> TargetStep<'a, Option<LockClaim>> {
-        Box::pin(async move {
-            if !self.capabilities.locks {
-                return Ok(None);
-            }
-            let reply: Option<LockHolderReply> =
-                self.ask_optional("lock-holder", store, Value::Null).await?;
-            Ok(reply.and_then(|reply| reply.holder))
-        })
-    }
-
-    fn stage<'a>(&'a self, spec: &'a ReleaseSpec) -> TargetStep<'a, Staged> {
-        Box::pin(async move {
-            self.program.keep_secret(secrets_of(spec));
-            let arguments = json!({ "release": document(spec) });
-            self.ask("stage", &spec.store, arguments).await
-        })
-    }
-
-    fn switch<'a>(&'a self, spec: &'a ReleaseSpec, token: &'a SwitchToken) -> TargetStep<'a, ()> {
-        Box::pin(async move {
-            self.program.keep_secret(secrets_of(spec));
-            let arguments = json!({ "release": document(spec), "token": token.0 });
-            let reply: SwitchReply = self.ask("switch", &spec.store, arguments).await?;
-            if reply.switched {
-                return Ok(());
-            }
-            let store = spec.store.clone();
-            Err(TargetError::OutOfSequence { store })
-        })
-    }
-
-    fn drained<'a>(&'a self, store: &'a StoreId, release: &'a RecordId) -> TargetStep<'a, Drained> {
-        Box::pin(async move {
-            if !self.capabilities.drain {
-                return Ok(Drained::Unknown);
-            }
-            let arguments = json!({ "release": release });
-            let reply: Option<DrainReply> = self.ask_optional("drained", store, arguments).await?;
-            Ok(match reply.and_then(|reply| reply.open) {
-                None => Drained::Unknown,
-                Some(0) => Drained::Yes,
-                Some(open) => Drained::No(open),
-            })
-        })
-    }
-
-    fn retire<'a>(
-        &'a self,
-        store: &'a StoreId,
-        release: &'a RecordId,
+    async fn retire(
+        &self,
+        store: &StoreId,
+        release: &RecordId,
         kept: bool,
-    ) -> TargetStep<'a, ()> {
+    ) -> Result<(), TargetError> {
         let arguments = json!({ "release": release, "kept": kept });
-        Box::pin(self.tell("retire", store, arguments))
+        self.tell("retire", store, arguments).await
     }
 
-    fn health<'a>(
-        &'a self,
-        store: &'a StoreId,
-        release: &'a RecordId,
-    ) -> TargetStep<'a, Vec<AppState>> {
-        Box::pin(async move {
-            let arguments = json!({ "release": release });
-            let reply: Option<HealthReply> = self.ask_optional("health", store, arguments).await?;
-            Ok(reply.unwrap_or_default().apps)
-        })
+    async fn health(
+        &self,
+        store: &StoreId,
+        release: &RecordId,
+    ) -> Result<Vec<AppState>, TargetError> {
+        let arguments = json!({ "release": release });
+        let reply: Option<HealthReply> = self.ask_optional("health", store, arguments).await?;
+        Ok(reply.unwrap_or_default().apps)
     }
 
-    fn store_settings<'a>(
-        &'a self,
-        store: &'a StoreId,
-        version: &'a str,
-        settings: &'a Settings,
-    ) -> TargetStep<'a, ()> {
+    async fn store_settings(
+        &self,
+        store: &StoreId,
+        version: &str,
+        settings: &Settings,
+    ) -> Result<(), TargetError> {
         self.program.keep_secret(settings.values());
         let values = settings.iter();
         let values: Map<String, Value> = values
             .map(|(name, value)| (name.clone(), value.expose_secret().into()))
             .collect();
         let arguments = json!({ "version": version, "settings": values });
-        Box::pin(self.tell("store-settings", store, arguments))
+        self.tell("store-settings", store, arguments).await
     }
 
-    fn settings<'a>(
-        &'a self,
-        store: &'a StoreId,
-        version: &'a str,
-    ) -> TargetStep<'a, Option<Settings>> {
-        Box::pin(async move {
-            let arguments = json!({ "version": version });
-            let reply: SettingsReply = self.ask("settings", store, arguments).await?;
-            let values: Option<Settings> = reply.settings.map(|values| {
-                let values = values.into_iter();
-                values.map(|(name, value)| (name, value.into())).collect()
-            });
-            self.program
-                .keep_secret(values.iter().flat_map(Settings::values));
-            Ok(values)
-        })
+    async fn settings(
+        &self,
+        store: &StoreId,
+        version: &str,
+    ) -> Result<Option<Settings>, TargetError> {
+        let arguments = json!({ "version": version });
+        let reply: SettingsReply = self.ask("settings", store, arguments).await?;
+        let values: Option<Settings> = reply.settings.map(|values| {
+            let values = values.into_iter();
+            values.map(|(name, value)| (name, value.into())).collect()
+        });
+        self.program
+            .keep_secret(values.iter().flat_map(Settings::values));
+        Ok(values)
     }
 
-    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, ()> {
-        Box::pin(self.read_lines(wanted))
+    async fn logs(&self, wanted: &LogQuery) -> Result<(), TargetError> {
+        self.read_lines(wanted).await
     }
 
-    fn maintenance<'a>(&'a self, store: &'a StoreId, page: Option<&'a str>) -> TargetStep<'a, ()> {
-        Box::pin(self.tell("maintenance", store, json!({ "page": page })))
+    async fn maintenance(&self, store: &StoreId, page: Option<&str>) -> Result<(), TargetError> {
+        self.tell("maintenance", store, json!({ "page": page }))
+            .await
     }
 }

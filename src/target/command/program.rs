@@ -13,7 +13,7 @@ use tokio::process::Command;
 use super::child::{VerbEnd, VerbProcess};
 use crate::pipeline::{TAIL, readable};
 use crate::redaction::redactor;
-use crate::store::StoreId;
+use crate::store::{StoreId, TargetKind};
 use crate::target::{Error as TargetError, ReleaseSpec, ReleasedApp, TargetContext};
 
 /// The version of the protocol.
@@ -214,7 +214,7 @@ impl UserProgram {
         }
         if end.status.code() == Some(UNKNOWN_VERB) {
             return Err(TargetError::Unsupported {
-                target: "command",
+                target: TargetKind::Command.name(),
                 what: verb,
                 help: "the program of `deploy.command` does not know this verb",
             });

@@ -4,25 +4,20 @@
 use std::time::Duration;
 
 use bollard::models::ContainerCreateBody;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::engine::{Engine, check_labels};
 use super::error::Error;
 use crate::pipeline::DockerError;
+use crate::target::LockClaim;
 use crate::target::labels::StoreLabels;
-use crate::target::{LockAnswer, LockClaim};
+use crate::target::lock::{HeldLock, LockStore, Takeover};
 
 /// The label with the claim.
 const CLAIM: &str = "com.alokai.lock";
 
 /// The label with the id of the lock that a container renews.
 const RENEWS: &str = "com.alokai.renews";
-
-/// The most attempts to take a lock that other runs take and release at the same time.
-const ATTEMPTS: usize = 30;
-
-/// The pause between two attempts. An engine reserves the name of a container before it shows the container.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// The lock of a store.
 pub struct Lock<'a> {
@@ -32,93 +27,17 @@ pub struct Lock<'a> {
     pub owner: &'a StoreLabels,
 }
 
-/// A lock that is held.
-struct HeldLock {
-    /// The id of its container, which another lock of the same name does not have.
-    id: String,
-    claim: LockClaim,
-    /// When it was taken, or renewed last.
-    renewed: Timestamp,
-}
+impl LockStore for Lock<'_> {
+    /// The id of a container, which another lock of the same name does not have.
+    type Object = String;
+    type Error = Error;
 
-impl HeldLock {
-    fn has_ended(&self, now: Timestamp) -> bool {
-        let lease = i64::try_from(self.claim.lease).unwrap_or(i64::MAX);
-        now.duration_since(self.renewed) > SignedDuration::from_secs(lease)
-    }
-}
+    const ATTEMPTS: usize = 30;
 
-impl Lock<'_> {
-    fn name(&self) -> String {
-        format!("alokai-lock-{}", self.owner.name())
-    }
+    /// An engine reserves the name of a container before it shows the container.
+    const PAUSE: Duration = Duration::from_millis(200);
 
-    /// Takes the lock, renews it for its holder, or returns the holder.
-    pub async fn take(&self, claim: &LockClaim) -> Result<LockAnswer, Error> {
-        let mut from = None;
-        for _ in 0..ATTEMPTS {
-            let label = (CLAIM, serde_json::to_string(claim).unwrap_or_default());
-            if self.create(&self.name(), label).await? {
-                return Ok(LockAnswer::Taken { from });
-            }
-            let Some(held) = self.held().await? else {
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            };
-            if held.claim.holder == claim.holder {
-                self.renew(&held).await?;
-                return Ok(LockAnswer::Taken { from: None });
-            }
-            if !held.has_ended(self.engine.now().await?) {
-                return Ok(LockAnswer::Held(held.claim));
-            }
-            // By its id, so that a lock that another run has taken meanwhile stays.
-            self.remove(&held).await?;
-            from = Some(held.claim);
-        }
-        Err(Error::Engine(DockerError::Request {
-            doing: format!("take the lock `{}`", self.name()),
-            message: "other runs took and released it at each attempt".into(),
-        }))
-    }
-
-    /// Gives the lock back, if this holder has it.
-    pub async fn give_back(&self, holder: &str) -> Result<(), Error> {
-        match self.held().await? {
-            Some(held) if held.claim.holder == holder => self.remove(&held).await,
-            _ => Ok(()),
-        }
-    }
-
-    /// The holder. A lock whose lease has ended has no holder.
-    pub async fn holder(&self) -> Result<Option<LockClaim>, Error> {
-        let Some(held) = self.held().await? else {
-            return Ok(None);
-        };
-        let has_ended = held.has_ended(self.engine.now().await?);
-        Ok((!has_ended).then_some(held.claim))
-    }
-
-    /// Removes the renewals of earlier locks: a run that is killed while it releases its lock leaves them.
-    /// The caller holds the lock.
-    pub async fn sweep(&self) -> Result<(), Error> {
-        let mut filters = vec![RENEWS.to_owned()];
-        filters.extend(self.owner.filters());
-        let renewals = self.engine.list(filters).await?;
-        if renewals.is_empty() {
-            return Ok(());
-        }
-        let lock = self.held().await?.map(|held| held.id);
-        for container in renewals {
-            let renews = container.labels.unwrap_or_default().remove(RENEWS);
-            if let Some(id) = container.id.filter(|_| renews != lock) {
-                self.engine.remove(&id).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn held(&self) -> Result<Option<HeldLock>, Error> {
+    async fn held(&self) -> Result<Option<HeldLock<String>>, Error> {
         let name = self.name();
         let Some(found) = self.engine.inspect(&name).await? else {
             return Ok(None);
@@ -137,19 +56,76 @@ impl Lock<'_> {
         let times = renewals.iter().map(|(_, time)| *time);
         Ok(Some(HeldLock {
             renewed: times.fold(created, Timestamp::max),
-            id,
+            object: id,
             claim,
         }))
     }
 
+    async fn create(&self, claim: &LockClaim) -> Result<bool, Error> {
+        let label = (CLAIM, serde_json::to_string(claim).unwrap_or_default());
+        self.create_container(&self.name(), label).await
+    }
+
     /// Labels cannot be changed, so a renewal is a container of its own, with its time of creation.
-    async fn renew(&self, held: &HeldLock) -> Result<(), Error> {
-        let earlier = self.renewals(&held.id).await?;
+    async fn renew(&self, held: &HeldLock<String>, _: &LockClaim) -> Result<bool, Error> {
+        let earlier = self.renewals(&held.object).await?;
         let now = Timestamp::now().as_nanosecond();
         let name = format!("{}-renewed-{now}", self.name());
-        self.create(&name, (RENEWS, held.id.clone())).await?;
+        let label = (RENEWS, held.object.clone());
+        self.create_container(&name, label).await?;
         for (id, _) in earlier {
             self.engine.remove(&id).await?;
+        }
+        Ok(true)
+    }
+
+    /// By its id, so that a lock that another run has taken meanwhile stays.
+    async fn take_over(&self, held: &HeldLock<String>, _: &LockClaim) -> Result<Takeover, Error> {
+        self.remove(held).await?;
+        Ok(Takeover::Removed)
+    }
+
+    async fn remove(&self, held: &HeldLock<String>) -> Result<(), Error> {
+        let renewals = self.renewals(&held.object).await?;
+        self.engine.remove(&held.object).await?;
+        for (id, _) in renewals {
+            self.engine.remove(&id).await?;
+        }
+        Ok(())
+    }
+
+    async fn now(&self) -> Result<Timestamp, Error> {
+        self.engine.now().await
+    }
+
+    fn refused(&self, reason: &str) -> Error {
+        Error::Engine(DockerError::Request {
+            doing: format!("take the lock `{}`", self.name()),
+            message: reason.into(),
+        })
+    }
+}
+
+impl Lock<'_> {
+    fn name(&self) -> String {
+        format!("alokai-lock-{}", self.owner.name())
+    }
+
+    /// Removes the renewals of earlier locks: a run that is killed while it releases its lock leaves them.
+    /// The caller holds the lock.
+    pub async fn sweep(&self) -> Result<(), Error> {
+        let mut filters = vec![RENEWS.to_owned()];
+        filters.extend(self.owner.filters());
+        let renewals = self.engine.list(filters).await?;
+        if renewals.is_empty() {
+            return Ok(());
+        }
+        let lock = self.held().await?.map(|held| held.object);
+        for container in renewals {
+            let renews = container.labels.unwrap_or_default().remove(RENEWS);
+            if let Some(id) = container.id.filter(|_| renews != lock) {
+                self.engine.remove(&id).await?;
+            }
         }
         Ok(())
     }
@@ -164,16 +140,11 @@ impl Lock<'_> {
         Ok(renewals.collect())
     }
 
-    async fn remove(&self, held: &HeldLock) -> Result<(), Error> {
-        let renewals = self.renewals(&held.id).await?;
-        self.engine.remove(&held.id).await?;
-        for (id, _) in renewals {
-            self.engine.remove(&id).await?;
-        }
-        Ok(())
-    }
-
-    async fn create(&self, name: &str, (key, value): (&str, String)) -> Result<bool, Error> {
+    async fn create_container(
+        &self,
+        name: &str,
+        (key, value): (&str, String),
+    ) -> Result<bool, Error> {
         let mut labels = self.owner.map();
         labels.insert(key.to_owned(), value);
         let body = ContainerCreateBody {

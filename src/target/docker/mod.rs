@@ -17,19 +17,21 @@ mod recreate;
 mod settings;
 mod steps;
 
+use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
 pub use error::Error;
 
 use super::haproxy::{self, Haproxy};
 use super::labels::StoreLabels;
+use super::lock::LockStore;
 use super::{
-    AppState, Capabilities, Drained, LockAnswer, LockClaim, LogQuery, Observed, ReleaseSpec,
-    Settings, Staged, SwitchToken, Target, TargetContext, TargetStep,
+    AppState, Capabilities, Drained, Error as TargetError, LockAnswer, LockClaim, LogQuery,
+    Observed, ReleaseSpec, Settings, Staged, SwitchToken, Target, TargetContext, stored, switched,
 };
 use crate::ledger::RecordId;
 use crate::pipeline::docker;
-use crate::store::StoreId;
+use crate::store::{StoreId, TargetKind};
 use engine::Engine;
 use lock::Lock;
 use settings::SettingsVolume;
@@ -74,38 +76,12 @@ impl DockerTarget {
             store: store.clone(),
         })
     }
-
-    async fn write_settings(
-        &self,
-        store: &StoreId,
-        version: &str,
-        settings: &Settings,
-    ) -> Result<bool, Error> {
-        let (engine, owner) = (self.engine().await?, self.owner(store)?);
-        let volume = SettingsVolume {
-            engine,
-            owner: &owner,
-        };
-        volume.write(version, settings).await
-    }
-
-    async fn read_settings(
-        &self,
-        store: &StoreId,
-        version: &str,
-    ) -> Result<Option<Settings>, Error> {
-        let (engine, owner) = (self.engine().await?, self.owner(store)?);
-        let volume = SettingsVolume {
-            engine,
-            owner: &owner,
-        };
-        volume.read(version).await
-    }
 }
 
+#[async_trait]
 impl Target for DockerTarget {
-    fn name(&self) -> &'static str {
-        "docker"
+    fn kind(&self) -> TargetKind {
+        TargetKind::Docker
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -122,117 +98,95 @@ impl Target for DockerTarget {
         }
     }
 
-    fn preflight(&self) -> TargetStep<'_, ()> {
-        Box::pin(async { Ok(self.check().await?) })
+    async fn preflight(&self) -> Result<(), TargetError> {
+        Ok(self.check().await?)
     }
 
-    fn observe<'a>(&'a self, store: &'a StoreId) -> TargetStep<'a, Observed> {
-        Box::pin(async move { Ok(self.observe_store(store).await?) })
+    async fn observe(&self, store: &StoreId) -> Result<Observed, TargetError> {
+        Ok(self.observe_store(store).await?)
     }
 
-    fn lock<'a>(&'a self, store: &'a StoreId, claim: &'a LockClaim) -> TargetStep<'a, LockAnswer> {
-        Box::pin(async move {
-            let (engine, owner) = (self.engine().await?, &self.owner(store)?);
-            Ok(Lock { engine, owner }.take(claim).await?)
-        })
+    async fn lock(&self, store: &StoreId, claim: &LockClaim) -> Result<LockAnswer, TargetError> {
+        let (engine, owner) = (self.engine().await?, &self.owner(store)?);
+        Ok(Lock { engine, owner }.take(claim).await?)
     }
 
-    fn unlock<'a>(&'a self, store: &'a StoreId, holder: &'a str) -> TargetStep<'a, ()> {
-        Box::pin(async move {
-            let (engine, owner) = (self.engine().await?, &self.owner(store)?);
-            Ok(Lock { engine, owner }.give_back(holder).await?)
-        })
+    async fn unlock(&self, store: &StoreId, holder: &str) -> Result<(), TargetError> {
+        let (engine, owner) = (self.engine().await?, &self.owner(store)?);
+        Ok(Lock { engine, owner }.give_back(holder).await?)
     }
 
-    fn lock_holder<'a>(&'a self, store: &'a StoreId) -> TargetStep<'a, Option<LockClaim>> {
-        Box::pin(async move {
-            let (engine, owner) = (self.engine().await?, &self.owner(store)?);
-            Ok(Lock { engine, owner }.holder().await?)
-        })
+    async fn lock_holder(&self, store: &StoreId) -> Result<Option<LockClaim>, TargetError> {
+        let (engine, owner) = (self.engine().await?, &self.owner(store)?);
+        Ok(Lock { engine, owner }.holder().await?)
     }
 
-    fn stage<'a>(&'a self, spec: &'a ReleaseSpec) -> TargetStep<'a, Staged> {
-        Box::pin(async move { Ok(self.stage_release(spec).await?) })
+    async fn stage(&self, spec: &ReleaseSpec) -> Result<Staged, TargetError> {
+        Ok(self.stage_release(spec).await?)
     }
 
-    fn switch<'a>(&'a self, spec: &'a ReleaseSpec, token: &'a SwitchToken) -> TargetStep<'a, ()> {
-        Box::pin(async move {
-            if self.switch_to(spec, token).await? {
-                return Ok(());
-            }
-            Err(super::Error::OutOfSequence {
-                store: spec.store.clone(),
-            })
-        })
+    async fn switch(&self, spec: &ReleaseSpec, token: &SwitchToken) -> Result<(), TargetError> {
+        switched(self.switch_to(spec, token).await?, &spec.store)
     }
 
-    fn drained<'a>(&'a self, store: &'a StoreId, release: &'a RecordId) -> TargetStep<'a, Drained> {
-        Box::pin(async move {
-            self.owner(store)?;
-            Ok(self.open_requests(release).await?)
-        })
+    async fn drained(&self, store: &StoreId, release: &RecordId) -> Result<Drained, TargetError> {
+        self.owner(store)?;
+        Ok(self.open_requests(release).await?)
     }
 
-    fn retire<'a>(
-        &'a self,
-        store: &'a StoreId,
-        release: &'a RecordId,
+    async fn retire(
+        &self,
+        store: &StoreId,
+        release: &RecordId,
         kept: bool,
-    ) -> TargetStep<'a, ()> {
-        Box::pin(async move { Ok(self.stop_release(store, release, kept).await?) })
+    ) -> Result<(), TargetError> {
+        Ok(self.stop_release(store, release, kept).await?)
     }
 
-    fn end_store<'a>(&'a self, store: &'a StoreId) -> TargetStep<'a, Vec<RecordId>> {
-        Box::pin(async move { Ok(self.end(store).await?) })
+    async fn end_store(&self, store: &StoreId) -> Result<Vec<RecordId>, TargetError> {
+        Ok(self.end(store).await?)
     }
 
-    fn health<'a>(
-        &'a self,
-        store: &'a StoreId,
-        release: &'a RecordId,
-    ) -> TargetStep<'a, Vec<AppState>> {
-        Box::pin(async move { Ok(self.app_states(store, release).await?) })
+    async fn health(
+        &self,
+        store: &StoreId,
+        release: &RecordId,
+    ) -> Result<Vec<AppState>, TargetError> {
+        Ok(self.app_states(store, release).await?)
     }
 
-    fn store_settings<'a>(
-        &'a self,
-        store: &'a StoreId,
-        version: &'a str,
-        settings: &'a Settings,
-    ) -> TargetStep<'a, ()> {
-        Box::pin(async move {
-            if self.write_settings(store, version, settings).await? {
-                return Ok(());
-            }
-            Err(super::Error::SettingsExist {
-                store: store.clone(),
-                version: version.to_owned(),
-            })
-        })
+    async fn store_settings(
+        &self,
+        store: &StoreId,
+        version: &str,
+        settings: &Settings,
+    ) -> Result<(), TargetError> {
+        let (engine, owner) = (self.engine().await?, &self.owner(store)?);
+        let volume = SettingsVolume { engine, owner };
+        stored(volume.write(version, settings).await?, store, version)
     }
 
-    fn settings<'a>(
-        &'a self,
-        store: &'a StoreId,
-        version: &'a str,
-    ) -> TargetStep<'a, Option<Settings>> {
-        Box::pin(async move { Ok(self.read_settings(store, version).await?) })
+    async fn settings(
+        &self,
+        store: &StoreId,
+        version: &str,
+    ) -> Result<Option<Settings>, TargetError> {
+        let (engine, owner) = (self.engine().await?, &self.owner(store)?);
+        Ok(SettingsVolume { engine, owner }.read(version).await?)
     }
 
-    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, ()> {
-        Box::pin(async move { Ok(self.app_lines(wanted).await?) })
+    async fn logs(&self, wanted: &LogQuery) -> Result<(), TargetError> {
+        Ok(self.app_lines(wanted).await?)
     }
 
-    fn maintenance<'a>(&'a self, store: &'a StoreId, page: Option<&'a str>) -> TargetStep<'a, ()> {
-        Box::pin(async move {
-            let Some(proxy) = &self.proxy else {
-                return Err(super::Error::Unsupported {
-                    target: "docker",
-                    what: "show a maintenance page without a proxy",
-                    help: "set `deploy.docker.proxy` in `alokai.config.json`",
-                });
-            };
-            Ok(self.show_page(proxy, store, page).await?)
-        })
+    async fn maintenance(&self, store: &StoreId, page: Option<&str>) -> Result<(), TargetError> {
+        let Some(proxy) = &self.proxy else {
+            return Err(TargetError::Unsupported {
+                target: TargetKind::Docker.name(),
+                what: "show a maintenance page without a proxy",
+                help: "set `deploy.docker.proxy` in `alokai.config.json`",
+            });
+        };
+        Ok(self.show_page(proxy, store, page).await?)
     }
 }

@@ -1,17 +1,15 @@
 //! The lock of a store: a Lease, which one run at a time holds. The clock of the API server decides whether it
 //! has ended.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::api::Api;
 use super::error::Error;
 use super::kinds::LEASE;
 use super::names::{CLAIM, StoreOwner};
-use crate::target::{LockAnswer, LockClaim};
-
-/// The most attempts to take a lock that other runs take and release at the same time.
-const ATTEMPTS: usize = 10;
+use crate::target::LockClaim;
+use crate::target::lock::{HeldLock, LockStore, Takeover};
 
 /// The lock of a store.
 pub struct LeaseLock<'a> {
@@ -21,71 +19,11 @@ pub struct LeaseLock<'a> {
     pub owner: &'a StoreOwner,
 }
 
-/// A lock that is held.
-struct HeldLock {
-    object: Value,
-    claim: LockClaim,
-    /// When it was taken, or renewed last.
-    renewed: Timestamp,
-}
+impl LockStore for LeaseLock<'_> {
+    type Object = Value;
+    type Error = Error;
 
-impl HeldLock {
-    fn has_ended(&self, now: Timestamp) -> bool {
-        let lease = i64::try_from(self.claim.lease).unwrap_or(i64::MAX);
-        now.duration_since(self.renewed) > SignedDuration::from_secs(lease)
-    }
-}
-
-impl LeaseLock<'_> {
-    /// Takes the lock, renews it for its holder, or returns the holder.
-    pub async fn take(&self, claim: &LockClaim) -> Result<LockAnswer, Error> {
-        for _ in 0..ATTEMPTS {
-            let Some(held) = self.held().await? else {
-                let new = self.lease(claim, None);
-                if self.api.create(LEASE, &new).await?.is_some() {
-                    return Ok(LockAnswer::Taken { from: None });
-                }
-                continue;
-            };
-            let is_own = held.claim.holder == claim.holder;
-            if !is_own && !held.has_ended(self.api.now()) {
-                return Ok(LockAnswer::Held(held.claim));
-            }
-            // Only if nobody has taken or renewed it since it was read.
-            if self
-                .api
-                .replace(LEASE, &self.lease(claim, Some(&held)))
-                .await?
-            {
-                let from = (!is_own).then_some(held.claim);
-                return Ok(LockAnswer::Taken { from });
-            }
-        }
-        Err(Error::Refused {
-            doing: format!("take {}", LEASE.object(&self.owner.lock())),
-            status: 409,
-            message: "other runs took and released it at each attempt".into(),
-        })
-    }
-
-    /// Gives the lock back, if this holder has it.
-    pub async fn give_back(&self, holder: &str) -> Result<(), Error> {
-        match self.held().await? {
-            Some(held) if held.claim.holder == holder => {
-                self.api.delete(LEASE, &held.object, true).await
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The holder, if its lease has not ended.
-    pub async fn holder(&self) -> Result<Option<LockClaim>, Error> {
-        let held = self.held().await?;
-        let held = held.filter(|held| !held.has_ended(self.api.now()));
-        Ok(held.map(|held| held.claim))
-    }
-
-    async fn held(&self) -> Result<Option<HeldLock>, Error> {
+    async fn held(&self) -> Result<Option<HeldLock<Value>>, Error> {
         let name = self.owner.lock();
         let Some(object) = self.api.owned(LEASE, &name, self.owner).await? else {
             return Ok(None);
@@ -106,7 +44,49 @@ impl LeaseLock<'_> {
         }
     }
 
-    fn lease(&self, claim: &LockClaim, before: Option<&HeldLock>) -> Value {
+    async fn create(&self, claim: &LockClaim) -> Result<bool, Error> {
+        let lease = self.lease(claim, None);
+        Ok(self.api.create(LEASE, &lease).await?.is_some())
+    }
+
+    /// Only if nobody has taken or renewed it since it was read, which its `resourceVersion` tells.
+    async fn renew(&self, held: &HeldLock<Value>, claim: &LockClaim) -> Result<bool, Error> {
+        let lease = self.lease(claim, Some(held));
+        self.api.replace(LEASE, &lease).await
+    }
+
+    async fn take_over(
+        &self,
+        held: &HeldLock<Value>,
+        claim: &LockClaim,
+    ) -> Result<Takeover, Error> {
+        let is_taken = self.renew(held, claim).await?;
+        Ok(if is_taken {
+            Takeover::Taken
+        } else {
+            Takeover::Lost
+        })
+    }
+
+    async fn remove(&self, held: &HeldLock<Value>) -> Result<(), Error> {
+        self.api.delete(LEASE, &held.object, true).await
+    }
+
+    async fn now(&self) -> Result<Timestamp, Error> {
+        Ok(self.api.now())
+    }
+
+    fn refused(&self, reason: &str) -> Error {
+        Error::Refused {
+            doing: format!("take {}", LEASE.object(&self.owner.lock())),
+            status: 409,
+            message: reason.into(),
+        }
+    }
+}
+
+impl LeaseLock<'_> {
+    fn lease(&self, claim: &LockClaim, before: Option<&HeldLock<Value>>) -> Value {
         let now = format!("{:.6}", self.api.now());
         let taken = before
             .filter(|before| before.claim.holder == claim.holder)

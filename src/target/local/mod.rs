@@ -23,7 +23,7 @@ mod variables;
 
 use std::sync::Arc;
 
-use futures_util::FutureExt;
+use async_trait::async_trait;
 use secrecy::ExposeSecret;
 
 pub use client::{COMMAND, LocalClient};
@@ -37,9 +37,9 @@ use self::protocol::{LocalAnswer, LocalRequest, ObservedStore, StageOrder, Stage
 use self::state::{ReleaseEnvironment, StoredVariable, ValuePart};
 use super::hosts::{check_config, hosts};
 use super::{
-    AppState, Capabilities, DATA_VARIABLE, Drained, LockAnswer, LockClaim, LogQuery, Observed,
-    ReleaseSpec, ReleasedApp, Replica, Settings, Staged, StagedRelease, SwitchToken, Target,
-    TargetContext, TargetStep,
+    AppState, Capabilities, DATA_VARIABLE, Drained, Error as TargetError, LockAnswer, LockClaim,
+    LogQuery, Observed, ReleaseSpec, ReleasedApp, Replica, Settings, Staged, StagedRelease,
+    SwitchToken, Target, TargetContext, stored,
 };
 use crate::config::Project;
 use crate::ledger::RecordId;
@@ -158,19 +158,20 @@ fn unexpected(answer: &LocalAnswer) -> Error {
 }
 
 /// An error of the target, with the store whose traffic was switched.
-fn of_store(store: &StoreId) -> impl Fn(Error) -> super::Error + use<> {
+fn of_store(store: &StoreId) -> impl Fn(Error) -> TargetError + use<> {
     let store = store.clone();
     move |error| match error {
-        Error::OutOfSequence => super::Error::OutOfSequence {
+        Error::OutOfSequence => TargetError::OutOfSequence {
             store: store.clone(),
         },
         error => error.into(),
     }
 }
 
+#[async_trait]
 impl Target for LocalTarget {
-    fn name(&self) -> &'static str {
-        "local"
+    fn kind(&self) -> TargetKind {
+        TargetKind::Local
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -186,203 +187,171 @@ impl Target for LocalTarget {
         }
     }
 
-    fn preflight(&self) -> TargetStep<'_, ()> {
-        async move {
-            self.client.place.make().map_err(super::Error::from)?;
-            let mut node = tokio::process::Command::new("node");
-            node.arg("--version").env_clear().envs(&self.client.system);
-            let asked = node.output().await;
-            asked.map_err(|source| Error::Node { source })?;
-            for store in &self.planned {
-                let others = self.project.stores.deployables();
-                check_config(&self.project, store, others).map_err(Error::from)?;
-            }
-            Ok(())
+    async fn preflight(&self) -> Result<(), TargetError> {
+        self.client.place.make().map_err(TargetError::from)?;
+        let mut node = tokio::process::Command::new("node");
+        node.arg("--version").env_clear().envs(&self.client.system);
+        let asked = node.output().await;
+        asked.map_err(|source| Error::Node { source })?;
+        for store in &self.planned {
+            let others = self.project.stores.deployables();
+            check_config(&self.project, store, others).map_err(Error::from)?;
         }
-        .boxed()
+        Ok(())
     }
 
-    fn observe<'a>(&'a self, store: &'a StoreId) -> TargetStep<'a, Observed> {
-        async move {
-            let observed = self.observed(store).await.map_err(of_store(store))?;
-            let staged = observed
-                .staged
-                .into_iter()
-                .map(|(release, address)| StagedRelease {
-                    release,
-                    address: Some(address),
+    async fn observe(&self, store: &StoreId) -> Result<Observed, TargetError> {
+        let observed = self.observed(store).await.map_err(of_store(store))?;
+        let staged = observed
+            .staged
+            .into_iter()
+            .map(|(release, address)| StagedRelease {
+                release,
+                address: Some(address),
+            });
+        Ok(Observed {
+            active: observed.active,
+            since: observed.since,
+            addresses: observed.addresses,
+            staged: staged.collect(),
+            kept: observed.kept,
+            maintenance: observed.maintenance,
+            token: SwitchToken(observed.token),
+        })
+    }
+
+    async fn lock(&self, store: &StoreId, claim: &LockClaim) -> Result<LockAnswer, TargetError> {
+        self.client.place.make().map_err(of_store(store))?;
+        locks::take(&self.client.place, store, claim).map_err(of_store(store))
+    }
+
+    async fn unlock(&self, store: &StoreId, holder: &str) -> Result<(), TargetError> {
+        let place = &self.client.place;
+        locks::give_back(place, store, holder).map_err(of_store(store))
+    }
+
+    async fn lock_holder(&self, store: &StoreId) -> Result<Option<LockClaim>, TargetError> {
+        locks::holder(&self.client.place, store).map_err(of_store(store))
+    }
+
+    async fn stage(&self, spec: &ReleaseSpec) -> Result<Staged, TargetError> {
+        let order = self.order(spec).await.map_err(of_store(&spec.store))?;
+        let request = LocalRequest::Stage(Box::new(order));
+        match self.client.ask(&request).await? {
+            LocalAnswer::Staged { ports, address } => {
+                let replicas = ports.into_iter().map(|(app, port)| Replica {
+                    app,
+                    address: format!("http://localhost:{port}"),
                 });
-            Ok(Observed {
-                active: observed.active,
-                since: observed.since,
-                addresses: observed.addresses,
-                staged: staged.collect(),
-                kept: observed.kept,
-                maintenance: observed.maintenance,
-                token: SwitchToken(observed.token),
-            })
-        }
-        .boxed()
-    }
-
-    fn lock<'a>(&'a self, store: &'a StoreId, claim: &'a LockClaim) -> TargetStep<'a, LockAnswer> {
-        async move {
-            self.client.place.make().map_err(of_store(store))?;
-            locks::take(&self.client.place, store, claim).map_err(of_store(store))
-        }
-        .boxed()
-    }
-
-    fn unlock<'a>(&'a self, store: &'a StoreId, holder: &'a str) -> TargetStep<'a, ()> {
-        async move {
-            let place = &self.client.place;
-            locks::give_back(place, store, holder).map_err(of_store(store))
-        }
-        .boxed()
-    }
-
-    fn lock_holder<'a>(&'a self, store: &'a StoreId) -> TargetStep<'a, Option<LockClaim>> {
-        async move { locks::holder(&self.client.place, store).map_err(of_store(store)) }.boxed()
-    }
-
-    fn stage<'a>(&'a self, spec: &'a ReleaseSpec) -> TargetStep<'a, Staged> {
-        async move {
-            let order = self.order(spec).await.map_err(of_store(&spec.store))?;
-            let request = LocalRequest::Stage(Box::new(order));
-            match self.client.ask(&request).await? {
-                LocalAnswer::Staged { ports, address } => {
-                    let replicas = ports.into_iter().map(|(app, port)| Replica {
-                        app,
-                        address: format!("http://localhost:{port}"),
-                    });
-                    Ok(Staged {
-                        replicas: replicas.collect(),
-                        address: Some(address),
-                    })
-                }
-                other => Err(unexpected(&other).into()),
+                Ok(Staged {
+                    replicas: replicas.collect(),
+                    address: Some(address),
+                })
             }
+            other => Err(unexpected(&other).into()),
         }
-        .boxed()
     }
 
-    fn unpacked<'a>(&'a self, app: &'a ReleasedApp) -> TargetStep<'a, Option<UnpackedImage>> {
-        async move { Ok(Some(self.unpacked_for_hook(app).await?)) }.boxed()
+    async fn unpacked(&self, app: &ReleasedApp) -> Result<Option<UnpackedImage>, TargetError> {
+        Ok(Some(self.unpacked_for_hook(app).await?))
     }
 
-    fn switch<'a>(&'a self, spec: &'a ReleaseSpec, token: &'a SwitchToken) -> TargetStep<'a, ()> {
+    async fn switch(&self, spec: &ReleaseSpec, token: &SwitchToken) -> Result<(), TargetError> {
         let request = LocalRequest::Switch {
             store: spec.store.clone(),
             release: spec.id.clone(),
             hosts: hosts(&self.project, &spec.store),
             token: token.0.clone(),
         };
-        async move { self.done(request).await.map_err(of_store(&spec.store)) }.boxed()
+        self.done(request).await.map_err(of_store(&spec.store))
     }
 
-    fn drained<'a>(&'a self, store: &'a StoreId, release: &'a RecordId) -> TargetStep<'a, Drained> {
+    async fn drained(&self, store: &StoreId, release: &RecordId) -> Result<Drained, TargetError> {
         let request = LocalRequest::Open {
             store: store.clone(),
             release: release.clone(),
         };
-        async move {
-            match self.client.ask(&request).await? {
-                LocalAnswer::Open(0) => Ok(Drained::Yes),
-                LocalAnswer::Open(open) => Ok(Drained::No(open)),
-                other => Err(unexpected(&other).into()),
-            }
+
+        match self.client.ask(&request).await? {
+            LocalAnswer::Open(0) => Ok(Drained::Yes),
+            LocalAnswer::Open(open) => Ok(Drained::No(open)),
+            other => Err(unexpected(&other).into()),
         }
-        .boxed()
     }
 
-    fn retire<'a>(
-        &'a self,
-        store: &'a StoreId,
-        release: &'a RecordId,
+    async fn retire(
+        &self,
+        store: &StoreId,
+        release: &RecordId,
         kept: bool,
-    ) -> TargetStep<'a, ()> {
+    ) -> Result<(), TargetError> {
         let request = LocalRequest::Retire {
             store: store.clone(),
             release: release.clone(),
             kept,
         };
-        async move { self.done(request).await.map_err(of_store(store)) }.boxed()
+        self.done(request).await.map_err(of_store(store))
     }
 
-    fn health<'a>(
-        &'a self,
-        store: &'a StoreId,
-        release: &'a RecordId,
-    ) -> TargetStep<'a, Vec<AppState>> {
+    async fn health(
+        &self,
+        store: &StoreId,
+        release: &RecordId,
+    ) -> Result<Vec<AppState>, TargetError> {
         let request = LocalRequest::Health {
             store: store.clone(),
             release: release.clone(),
         };
-        async move {
-            match self.client.ask(&request).await? {
-                LocalAnswer::Health(apps) => Ok(apps),
-                other => Err(unexpected(&other).into()),
-            }
+
+        match self.client.ask(&request).await? {
+            LocalAnswer::Health(apps) => Ok(apps),
+            other => Err(unexpected(&other).into()),
         }
-        .boxed()
     }
 
-    fn store_settings<'a>(
-        &'a self,
-        store: &'a StoreId,
-        version: &'a str,
-        settings: &'a Settings,
-    ) -> TargetStep<'a, ()> {
-        async move {
-            let place = &self.client.place;
-            place.make().map_err(of_store(store))?;
-            let path = place.settings(store, version).map_err(of_store(store))?;
-            let values = settings.iter();
-            let values: SettingValues = values
-                .map(|(name, value)| (name.clone(), value.expose_secret().to_owned()))
-                .collect();
-            let known: Option<SettingValues> = folder::read(&path).map_err(of_store(store))?;
-            match known {
-                None => Ok(folder::write(&path, &values).map_err(of_store(store))?),
-                Some(known) if known == values => Ok(()),
-                Some(_) => Err(super::Error::SettingsExist {
-                    store: store.clone(),
-                    version: version.to_owned(),
-                }),
-            }
+    async fn store_settings(
+        &self,
+        store: &StoreId,
+        version: &str,
+        settings: &Settings,
+    ) -> Result<(), TargetError> {
+        let place = &self.client.place;
+        place.make().map_err(of_store(store))?;
+        let path = place.settings(store, version).map_err(of_store(store))?;
+        let values = settings.iter();
+        let values: SettingValues = values
+            .map(|(name, value)| (name.clone(), value.expose_secret().to_owned()))
+            .collect();
+        let known: Option<SettingValues> = folder::read(&path).map_err(of_store(store))?;
+        match known {
+            None => Ok(folder::write(&path, &values).map_err(of_store(store))?),
+            Some(known) => stored(known == values, store, version),
         }
-        .boxed()
     }
 
-    fn settings<'a>(
-        &'a self,
-        store: &'a StoreId,
-        version: &'a str,
-    ) -> TargetStep<'a, Option<Settings>> {
-        async move {
-            let path = self.client.place.settings(store, version);
-            let path = path.map_err(of_store(store))?;
-            let values: Option<SettingValues> = folder::read(&path).map_err(of_store(store))?;
-            let values = values.map(|it| it.into_iter().map(|(name, it)| (name, it.into())));
-            Ok(values.map(Iterator::collect))
-        }
-        .boxed()
+    async fn settings(
+        &self,
+        store: &StoreId,
+        version: &str,
+    ) -> Result<Option<Settings>, TargetError> {
+        let path = self.client.place.settings(store, version);
+        let path = path.map_err(of_store(store))?;
+        let values: Option<SettingValues> = folder::read(&path).map_err(of_store(store))?;
+        let values = values.map(|it| it.into_iter().map(|(name, it)| (name, it.into())));
+        Ok(values.map(Iterator::collect))
     }
 
-    fn logs<'a>(&'a self, wanted: &'a LogQuery) -> TargetStep<'a, ()> {
-        async move {
-            let readers = self.readers(wanted).map_err(of_store(&wanted.store))?;
-            logs::send_all(readers, wanted.follow, &wanted.lines).await;
-            Ok(())
-        }
-        .boxed()
+    async fn logs(&self, wanted: &LogQuery) -> Result<(), TargetError> {
+        let readers = self.readers(wanted).map_err(of_store(&wanted.store))?;
+        logs::send_all(readers, wanted.follow, &wanted.lines).await;
+        Ok(())
     }
 
-    fn maintenance<'a>(&'a self, store: &'a StoreId, page: Option<&'a str>) -> TargetStep<'a, ()> {
+    async fn maintenance(&self, store: &StoreId, page: Option<&str>) -> Result<(), TargetError> {
         let request = LocalRequest::Maintenance {
             store: store.clone(),
             page: page.map(str::to_owned),
         };
-        async move { self.done(request).await.map_err(of_store(store)) }.boxed()
+        self.done(request).await.map_err(of_store(store))
     }
 }

@@ -3,23 +3,21 @@
 //! of the managers decides whether a lease has ended.
 
 use bollard::models::Config;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::error::Error;
 use super::manager::Manager;
 use super::service::object_name;
 use crate::pipeline::DockerError;
+use crate::target::LockClaim;
 use crate::target::labels::StoreLabels;
-use crate::target::{LockAnswer, LockClaim};
+use crate::target::lock::{HeldLock, LockStore, Takeover};
 
 /// The label with the claim.
 const CLAIM: &str = "com.alokai.lock";
 
 /// The label that changes with each renewal.
 const RENEWED: &str = "com.alokai.renewed";
-
-/// The most attempts to take a lock that other runs take and release at the same time.
-const ATTEMPTS: usize = 10;
 
 /// The lock of a store.
 pub struct SwarmLock<'a> {
@@ -29,99 +27,17 @@ pub struct SwarmLock<'a> {
     pub owner: &'a StoreLabels,
 }
 
-/// A lock that is held.
-struct HeldConfig {
-    config: Config,
-    claim: LockClaim,
-    /// When it was taken, or renewed last.
-    renewed: Timestamp,
-}
-
-impl HeldConfig {
-    fn id(&self) -> &str {
-        self.config.id.as_deref().unwrap_or_default()
-    }
-
-    fn has_ended(&self, now: Timestamp) -> bool {
-        let lease = i64::try_from(self.claim.lease).unwrap_or(i64::MAX);
-        now.duration_since(self.renewed) > SignedDuration::from_secs(lease)
-    }
-}
-
 impl SwarmLock<'_> {
     fn name(&self) -> String {
         object_name("lock", self.owner)
     }
+}
 
-    /// Takes the lock, renews it for its holder, or returns the holder.
-    pub async fn take(&self, claim: &LockClaim) -> Result<LockAnswer, Error> {
-        let (name, text) = (
-            self.name(),
-            serde_json::to_string(claim).unwrap_or_default(),
-        );
-        let mut labels = self.owner.map();
-        labels.insert(CLAIM.to_owned(), text.clone());
-        let mut from = None;
-        for _ in 0..ATTEMPTS {
-            let created = self.manager.create_config(&name, labels.clone(), b"lock");
-            if created.await? {
-                return Ok(LockAnswer::Taken { from });
-            }
-            let Some(held) = self.held().await? else {
-                continue;
-            };
-            if held.claim.holder == claim.holder {
-                let now = Timestamp::now().as_nanosecond().to_string();
-                if self
-                    .manager
-                    .label_config(&held.config, (RENEWED, now))
-                    .await?
-                {
-                    return Ok(LockAnswer::Taken { from });
-                }
-                continue;
-            }
-            if !held.has_ended(self.manager.engine.now().await?) {
-                return Ok(LockAnswer::Held(held.claim));
-            }
-            // The claim is replaced first: the earlier holder may renew its lock at this moment, and one
-            // of the two changes is refused. Then the config is removed, so that the earlier holder
-            // cannot remove the lock of the next one, which has another id.
-            let taken = (CLAIM, text.clone());
-            if self.manager.label_config(&held.config, taken).await? {
-                self.manager.remove_config(held.id()).await?;
-                from = Some(held.claim);
-            }
-        }
-        Err(Error::Engine(
-            DockerError::Request {
-                doing: format!("take the lock `{name}`"),
-                message: "other runs took and released it at each attempt".into(),
-            }
-            .into(),
-        ))
-    }
+impl LockStore for SwarmLock<'_> {
+    type Object = Config;
+    type Error = Error;
 
-    /// Gives the lock back, if this holder has it.
-    pub async fn give_back(&self, holder: &str) -> Result<(), Error> {
-        match self.held().await? {
-            Some(held) if held.claim.holder == holder => {
-                self.manager.remove_config(held.id()).await
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The holder. A lock whose lease has ended has no holder.
-    pub async fn holder(&self) -> Result<Option<LockClaim>, Error> {
-        let Some(held) = self.held().await? else {
-            return Ok(None);
-        };
-        let has_ended = held.has_ended(self.manager.engine.now().await?);
-        Ok((!has_ended).then_some(held.claim))
-    }
-
-    async fn held(&self) -> Result<Option<HeldConfig>, Error> {
+    async fn held(&self) -> Result<Option<HeldLock<Config>>, Error> {
         let name = self.name();
         let Some(config) = self.manager.config(&name).await? else {
             return Ok(None);
@@ -130,8 +46,8 @@ impl SwarmLock<'_> {
         let claim = labels.and_then(|labels| serde_json::from_str(labels.get(CLAIM)?).ok());
         let renewed = config.updated_at.as_deref().and_then(|it| it.parse().ok());
         match (claim, renewed) {
-            (Some(claim), Some(renewed)) => Ok(Some(HeldConfig {
-                config,
+            (Some(claim), Some(renewed)) => Ok(Some(HeldLock {
+                object: config,
                 claim,
                 renewed,
             })),
@@ -141,4 +57,54 @@ impl SwarmLock<'_> {
             }),
         }
     }
+
+    async fn create(&self, claim: &LockClaim) -> Result<bool, Error> {
+        let mut labels = self.owner.map();
+        labels.insert(CLAIM.to_owned(), text_of(claim));
+        let name = self.name();
+        self.manager.create_config(&name, labels, b"lock").await
+    }
+
+    async fn renew(&self, held: &HeldLock<Config>, _: &LockClaim) -> Result<bool, Error> {
+        let now = Timestamp::now().as_nanosecond().to_string();
+        let renewed = (RENEWED, now);
+        self.manager.label_config(&held.object, renewed).await
+    }
+
+    /// The claim is replaced first: the earlier holder may renew its lock at this moment, and one of the
+    /// two changes is refused. Then the config is removed, so that the earlier holder cannot remove the
+    /// lock of the next one, which has another id.
+    async fn take_over(
+        &self,
+        held: &HeldLock<Config>,
+        claim: &LockClaim,
+    ) -> Result<Takeover, Error> {
+        let taken = (CLAIM, text_of(claim));
+        if !self.manager.label_config(&held.object, taken).await? {
+            return Ok(Takeover::Lost);
+        }
+        self.remove(held).await?;
+        Ok(Takeover::Removed)
+    }
+
+    async fn remove(&self, held: &HeldLock<Config>) -> Result<(), Error> {
+        let id = held.object.id.as_deref().unwrap_or_default();
+        self.manager.remove_config(id).await
+    }
+
+    async fn now(&self) -> Result<Timestamp, Error> {
+        Ok(self.manager.engine.now().await?)
+    }
+
+    fn refused(&self, reason: &str) -> Error {
+        let refused = DockerError::Request {
+            doing: format!("take the lock `{}`", self.name()),
+            message: reason.into(),
+        };
+        Error::Engine(refused.into())
+    }
+}
+
+fn text_of(claim: &LockClaim) -> String {
+    serde_json::to_string(claim).unwrap_or_default()
 }

@@ -196,10 +196,10 @@ fn data_outlives_releases_rollbacks_and_a_prune() {
     std::fs::remove_file(visits).unwrap();
 }
 
-/// Deploys a middleware that appends this word to a file in `/data`.
-fn release_keeping(world: &World, word: &str) {
+/// Deploys a middleware that appends this mark to a file in `/data`.
+fn release_keeping(world: &World, mark: &str) {
     let source = format!("apps/{MIDDLEWARE}/src/index.js");
-    change(&world.project, &source, &keeping(word));
+    change(&world.project, &source, &keeping(mark));
     world.project.alokai("store deploy --store us").succeeds();
 }
 

@@ -27,7 +27,7 @@ use alokai::store::{AppKind, AppName, Framework, StoreId, TargetKind};
 use alokai::target::local::LocalClient;
 use alokai::target::{
     Drained, Error, HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable, Staged, Target,
-    TargetContext, TargetStep, target_of,
+    TargetContext, target_of,
 };
 use jiff::Timestamp;
 use oci_distribution::Credentials;
@@ -164,7 +164,7 @@ impl World {
         target_of(self.kind, &context).unwrap()
     }
 
-    pub fn wait<T>(&self, step: TargetStep<'_, T>) -> Result<T, Error> {
+    pub fn wait<T>(&self, step: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         self.runtime.block_on(step)
     }
 

@@ -26,7 +26,6 @@ use alokai::target::kubernetes::KubernetesTarget;
 use alokai::target::local::LocalClient;
 use alokai::target::{
     Error, HealthProbe, ReleaseSpec, ReleasedApp, SpecVariable, Staged, Target, TargetContext,
-    TargetStep,
 };
 use http_client::{HttpOptions, build};
 use jiff::Timestamp;
@@ -186,7 +185,7 @@ impl World {
         target(&self.project, kubeconfig, self.runtime.handle())
     }
 
-    fn wait<T>(&self, step: TargetStep<'_, T>) -> Result<T, Error> {
+    fn wait<T>(&self, step: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         self.runtime.block_on(step)
     }
 

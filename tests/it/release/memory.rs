@@ -15,11 +15,12 @@ use alokai::release::{
     Flow, FlowOptions, FlowResult, Records, ReleaseAction, ReleaseOrder, SettingsChange, StoreRun,
     StoreSettings, copy_forward, earlier, new_release,
 };
-use alokai::store::{AppName, StoreId};
+use alokai::store::{AppName, StoreId, TargetKind};
 use alokai::target::{
     AppState, Capabilities, Drained, Error as TargetError, LockAnswer, LockClaim, LogQuery,
-    Observed, ReleaseSpec, Settings, Staged, StagedRelease, SwitchToken, Target, TargetStep,
+    Observed, ReleaseSpec, Settings, Staged, StagedRelease, SwitchToken, Target,
 };
+use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -104,17 +105,18 @@ impl MemoryState {
 }
 
 impl MemoryTarget {
-    fn step<'a, T: Send + 'a>(
-        &'a self,
-        work: impl FnOnce(&mut MemoryState) -> Result<T, TargetError> + Send + 'a,
-    ) -> TargetStep<'a, T> {
-        Box::pin(async move { work(&mut self.0.lock().unwrap()) })
+    fn step<T>(
+        &self,
+        work: impl FnOnce(&mut MemoryState) -> Result<T, TargetError>,
+    ) -> Result<T, TargetError> {
+        work(&mut self.0.lock().unwrap())
     }
 }
 
+#[async_trait]
 impl Target for MemoryTarget {
-    fn name(&self) -> &'static str {
-        "command"
+    fn kind(&self) -> TargetKind {
+        TargetKind::Command
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -130,11 +132,11 @@ impl Target for MemoryTarget {
         }
     }
 
-    fn preflight(&self) -> TargetStep<'_, ()> {
+    async fn preflight(&self) -> Result<(), TargetError> {
         self.step(|_| Ok(()))
     }
 
-    fn observe<'a>(&'a self, _: &'a StoreId) -> TargetStep<'a, Observed> {
+    async fn observe(&self, _: &StoreId) -> Result<Observed, TargetError> {
         self.step(|state| {
             let staged = state
                 .running
@@ -155,19 +157,19 @@ impl Target for MemoryTarget {
         })
     }
 
-    fn lock<'a>(&'a self, _: &'a StoreId, _: &'a LockClaim) -> TargetStep<'a, LockAnswer> {
+    async fn lock(&self, _: &StoreId, _: &LockClaim) -> Result<LockAnswer, TargetError> {
         self.step(|_| Ok(LockAnswer::Taken { from: None }))
     }
 
-    fn unlock<'a>(&'a self, _: &'a StoreId, _: &'a str) -> TargetStep<'a, ()> {
+    async fn unlock(&self, _: &StoreId, _: &str) -> Result<(), TargetError> {
         self.step(|_| Ok(()))
     }
 
-    fn lock_holder<'a>(&'a self, _: &'a StoreId) -> TargetStep<'a, Option<LockClaim>> {
+    async fn lock_holder(&self, _: &StoreId) -> Result<Option<LockClaim>, TargetError> {
         self.step(|_| Ok(None))
     }
 
-    fn stage<'a>(&'a self, spec: &'a ReleaseSpec) -> TargetStep<'a, Staged> {
+    async fn stage(&self, spec: &ReleaseSpec) -> Result<Staged, TargetError> {
         self.step(|state| {
             if state.mood == Some(Mood::Refused) {
                 return Err(refused());
@@ -183,38 +185,31 @@ impl Target for MemoryTarget {
         })
     }
 
-    fn switch<'a>(&'a self, spec: &'a ReleaseSpec, token: &'a SwitchToken) -> TargetStep<'a, ()> {
-        Box::pin(async move {
-            let hangs = self.0.lock().unwrap().switch_hangs;
-            if hangs == Some(SwitchHangs::Before) {
-                std::future::pending::<()>().await;
-            }
-            {
-                let mut state = self.0.lock().unwrap();
-                assert!(state.running.contains_key(&spec.id), "it does not run");
-                assert_eq!(token.0, state.token.to_string());
-                state.active = Some(spec.id.clone());
-                state.is_unrouted = false;
-                state.token += 1;
-                state.done.push(("switch", spec.id.clone()));
-            }
-            if hangs == Some(SwitchHangs::After) {
-                std::future::pending::<()>().await;
-            }
-            Ok(())
-        })
+    async fn switch(&self, spec: &ReleaseSpec, token: &SwitchToken) -> Result<(), TargetError> {
+        let hangs = self.0.lock().unwrap().switch_hangs;
+        if hangs == Some(SwitchHangs::Before) {
+            std::future::pending::<()>().await;
+        }
+        {
+            let mut state = self.0.lock().unwrap();
+            assert!(state.running.contains_key(&spec.id), "it does not run");
+            assert_eq!(token.0, state.token.to_string());
+            state.active = Some(spec.id.clone());
+            state.is_unrouted = false;
+            state.token += 1;
+            state.done.push(("switch", spec.id.clone()));
+        }
+        if hangs == Some(SwitchHangs::After) {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
     }
 
-    fn drained<'a>(&'a self, _: &'a StoreId, _: &'a RecordId) -> TargetStep<'a, Drained> {
+    async fn drained(&self, _: &StoreId, _: &RecordId) -> Result<Drained, TargetError> {
         self.step(|_| Ok(Drained::Yes))
     }
 
-    fn retire<'a>(
-        &'a self,
-        _: &'a StoreId,
-        release: &'a RecordId,
-        kept: bool,
-    ) -> TargetStep<'a, ()> {
+    async fn retire(&self, _: &StoreId, release: &RecordId, kept: bool) -> Result<(), TargetError> {
         self.step(move |state| {
             let is_live = !state.is_unrouted && state.active.as_ref() == Some(release);
             assert!(!is_live, "it gets the traffic");
@@ -228,55 +223,45 @@ impl Target for MemoryTarget {
         })
     }
 
-    fn health<'a>(
-        &'a self,
-        _: &'a StoreId,
-        release: &'a RecordId,
-    ) -> TargetStep<'a, Vec<AppState>> {
-        Box::pin(async move {
-            let (running, time) = {
-                let mut state = self.0.lock().unwrap();
-                let dies = state.mood == Some(Mood::Dies) && state.active.as_ref() == Some(release);
-                (!dies, state.count())
-            };
-            if let Some(time) = time {
-                tokio::time::sleep(time).await;
-            }
-            Ok(vec![AppState {
-                app: AppName::new(APP).unwrap(),
-                running,
-                ended: None,
-                restarts: 0,
-                tail: Vec::new(),
-            }])
-        })
+    async fn health(&self, _: &StoreId, release: &RecordId) -> Result<Vec<AppState>, TargetError> {
+        let (running, time) = {
+            let mut state = self.0.lock().unwrap();
+            let dies = state.mood == Some(Mood::Dies) && state.active.as_ref() == Some(release);
+            (!dies, state.count())
+        };
+        if let Some(time) = time {
+            tokio::time::sleep(time).await;
+        }
+        Ok(vec![AppState {
+            app: AppName::new(APP).unwrap(),
+            running,
+            ended: None,
+            restarts: 0,
+            tail: Vec::new(),
+        }])
     }
 
-    fn store_settings<'a>(
-        &'a self,
-        _: &'a StoreId,
-        version: &'a str,
-        settings: &'a Settings,
-    ) -> TargetStep<'a, ()> {
+    async fn store_settings(
+        &self,
+        _: &StoreId,
+        version: &str,
+        settings: &Settings,
+    ) -> Result<(), TargetError> {
         self.step(move |state| {
             state.settings.insert(version.to_owned(), settings.clone());
             Ok(())
         })
     }
 
-    fn settings<'a>(
-        &'a self,
-        _: &'a StoreId,
-        version: &'a str,
-    ) -> TargetStep<'a, Option<Settings>> {
+    async fn settings(&self, _: &StoreId, version: &str) -> Result<Option<Settings>, TargetError> {
         self.step(move |state| Ok(state.settings.get(version).cloned()))
     }
 
-    fn logs<'a>(&'a self, _: &'a LogQuery) -> TargetStep<'a, ()> {
+    async fn logs(&self, _: &LogQuery) -> Result<(), TargetError> {
         self.step(|_| Err(refused()))
     }
 
-    fn maintenance<'a>(&'a self, _: &'a StoreId, _: Option<&'a str>) -> TargetStep<'a, ()> {
+    async fn maintenance(&self, _: &StoreId, _: Option<&str>) -> Result<(), TargetError> {
         self.step(|_| Err(refused()))
     }
 }
