@@ -8,7 +8,7 @@ use super::uncommitted::moved_along;
 use super::{mentions, places};
 use crate::compare::is_dns_label;
 use crate::config::Project;
-use crate::store::{StoreId, TargetKind};
+use crate::store::{Store, StoreId, TargetKind};
 
 /// Proposes another id for a store: its folder, its key in the config, and its `localDomain`.
 pub fn rename(project: &Project, old: &str, new: &str) -> Result<EditProposal, Error> {
@@ -62,27 +62,32 @@ pub fn rename(project: &Project, old: &str, new: &str) -> Result<EditProposal, E
             .next
             .push(format!("run `alokai store compose --store {id}`"));
     }
-    if let Some(deployment) = &store.deployment {
-        let target = deployment.target.unwrap_or(project.settings.deploy.target);
-        if matches!(target, TargetKind::Docker | TargetKind::Swarm) {
-            let place = format!(
-                "--target {} --store {}/{old}",
-                target.name(),
-                deployment.project_name
-            );
-            proposal.next.push(format!(
-                "after the first deploy of `{id}`, stop the releases with the earlier id: `alokai store stop {place}`"
-            ));
-        }
-        if target != TargetKind::Console {
-            proposal.next.push(format!(
-                "set the settings of `{id}` again, and copy its data: both stay with the earlier id"
-            ));
-        }
-    }
+    proposal.next.extend(at_target(project, store, &id, old));
     proposal.next.push(
         "commit the new folder name and the config together: `git add alokai.config.json`, then `git commit`"
             .into(),
     );
     Ok(proposal)
+}
+
+/// What is left to do at the target of a renamed store.
+fn at_target(project: &Project, store: &Store, id: &StoreId, old: &str) -> Vec<String> {
+    let Some(deployment) = &store.deployment else {
+        return Vec::new();
+    };
+    let mut next = Vec::new();
+    let target = deployment.target.unwrap_or(project.settings.deploy.target);
+    if matches!(target, TargetKind::Docker | TargetKind::Swarm) {
+        let name = &deployment.project_name;
+        let place = format!("--target {} --store {name}/{old}", target.name());
+        next.push(format!(
+            "after the first deploy of `{id}`, stop the releases with the earlier id: `alokai store stop {place}`"
+        ));
+    }
+    if target != TargetKind::Console {
+        next.push(format!(
+            "set the settings of `{id}` again, and copy its data: both stay with the earlier id"
+        ));
+    }
+    next
 }
