@@ -15,8 +15,7 @@ use crate::ledger::{
 };
 use crate::pipeline::ProjectLock;
 
-/// Records the end of each run that has left a log and no end. The lock proves that no run is under
-/// way.
+/// Records the end of each run that has left a log and no end. No two processes do so at the same time.
 pub fn record_killed_runs(project: &Path, _lock: &ProjectLock) -> Result<(), FolderError> {
     let (records, logs) = (
         RecordFolder::of_project(project),

@@ -14,7 +14,9 @@ use super::run::document;
 use super::{Error, answer};
 use crate::config::{Project, nearest};
 use crate::error::Error as AnyError;
-use crate::ledger::{self, EventRecord, RecordFolder, RecordId, RecordSet, StoreEvent, folder_id};
+use crate::ledger::{
+    self, EventRecord, LogFolder, RecordFolder, RecordId, RecordSet, StoreEvent, folder_id,
+};
 use crate::pipeline::ProjectLock;
 use crate::store::StoreId;
 
@@ -268,18 +270,25 @@ pub fn check_stores(
 pub struct RunningRuns {
     host: String,
     now: Timestamp,
-    /// The id of the project's folder, if no run holds its lock.
-    idle: Option<String>,
+    /// The id of the project's folder.
+    folder: String,
+    /// Whether no run holds the lock of the project.
+    is_idle: bool,
+    /// The starts whose process has ended without recording the end.
+    killed: BTreeSet<RecordId>,
 }
 
 impl RunningRuns {
-    /// Asks for the lock of the project, which a run holds until it ends.
+    /// Asks for the lock of the project, which a run with a build holds until it ends, and for those of the
+    /// logs of runs.
     pub fn of_project(project: &Project) -> Self {
-        let is_idle = ProjectLock::take_now(&project.root).is_ok();
+        let left_behind = LogFolder::of_project(&project.root).left_behind();
         Self {
             host: environment::actor().host,
             now: Timestamp::now(),
-            idle: is_idle.then(|| folder_id(&project.root)),
+            folder: folder_id(&project.root),
+            is_idle: ProjectLock::take_now(&project.root).is_ok(),
+            killed: left_behind.into_iter().map(|(start, _)| start).collect(),
         }
     }
 
@@ -290,9 +299,13 @@ impl RunningRuns {
         };
         // The clock of another machine may be ahead.
         let age = self.now.duration_since(start.id.made_at()).as_secs().max(0);
-        let is_here = start.actor.host == self.host;
-        // Only a run with a build holds the lock of the project.
-        let was_killed = makes_build(start) && is_here && self.idle.as_ref() == Some(folder);
+        let is_here = start.actor.host == self.host && *folder == self.folder;
+        let has_ended = if makes_build(start) {
+            self.is_idle
+        } else {
+            self.killed.contains(&start.id)
+        };
+        let was_killed = is_here && has_ended;
         u64::try_from(age).is_ok_and(|age| age < *lease) && !was_killed
     }
 }
@@ -332,19 +345,32 @@ mod tests {
     }
 
     #[test]
-    fn only_a_run_that_holds_the_lock_of_the_project_counts_as_killed_without_it() {
+    fn a_run_of_this_folder_without_its_lock_was_killed() {
+        let (rollback, release) = (start("rollback", 5), start("release", 5));
         let idle = RunningRuns {
             host: "a".into(),
             now: Timestamp::now(),
-            idle: Some("here".into()),
+            folder: "here".into(),
+            is_idle: true,
+            killed: [release.id.clone()].into(),
         };
         let has = |operation, seconds| idle.has(&start(operation, seconds));
         assert!(!has("deploy", 5) && !has("deploy --until push", 5));
-        assert!(has("rollback", 5) && has("release", 5) && has("settings set", 5));
+        assert!(idle.has(&rollback) && has("settings set", 5));
+        assert!(!idle.has(&release));
         assert!(!has("rollback", 700), "its lease has ended");
-        let busy = RunningRuns { idle: None, ..idle };
+        let busy = RunningRuns {
+            is_idle: false,
+            ..idle
+        };
         assert!(busy.has(&start("deploy", 5)));
         assert!(busy.has(&start("deploy", -5)), "a clock that is ahead");
+        assert!(!busy.has(&release));
+        let elsewhere = RunningRuns {
+            folder: "there".into(),
+            ..busy
+        };
+        assert!(elsewhere.has(&release));
     }
 
     #[test]

@@ -7,10 +7,10 @@ use super::arguments::live::{MaintainedStores, MaintenanceCommand};
 use super::listing::stored_records;
 use super::operation::RecordedOperation;
 use super::store_targets::StoreTargets;
-use super::{Error, answer};
+use super::{Error, answer, environment};
 use crate::error::Error as AnyError;
 use crate::ledger::StoreEvent;
-use crate::release;
+use crate::release::{self, ReleaseJournal, locked};
 use crate::store::Store;
 use crate::target::Target;
 
@@ -73,12 +73,27 @@ fn change(targets: &StoreTargets, store: &Store, page: Option<&str>) -> Result<(
         None => "maintenance off",
     };
     let operation = RecordedOperation::start(&targets.project, id, target.name(), name);
-    let changed = targets.registry.wait(target.maintenance(id, page));
-    let changed = changed.map_err(release::Error::from);
-    if changed.is_ok() {
+    let (records, actor, services) = (
+        targets.registry.live_records(&targets.project),
+        environment::actor(),
+        targets.registry.services(),
+    );
+    let journal = ReleaseJournal {
+        records: &records,
+        store: id,
+        target: target.name(),
+        actor: &actor,
+        run: Some(operation.id()),
+        events: &services.events,
+    };
+    let changing = async {
+        target.maintenance(id, page).await?;
         let on = page.is_some();
-        operation.event(StoreEvent::Maintenance { on }, None, None);
-    }
+        journal.event(StoreEvent::Maintenance { on }, None, None, None);
+        Ok(())
+    };
+    let changed = locked(&*target, name, &journal, changing);
+    let changed = targets.registry.wait(changed);
     let failure = changed.as_ref().err().map(ToString::to_string);
     operation.end(failure.as_deref(), None);
     targets.registry.share(&targets.project, id);

@@ -3,19 +3,23 @@
 use super::environment::{self, tell};
 use crate::config::Project;
 use crate::ledger::{
-    EventRecord, Record, RecordFolder, RecordId, StoreEvent, StoredRecord, first_line, folder_id,
+    EventRecord, LogFolder, Record, RecordFolder, RecordId, RunningLog, StoreEvent, StoredRecord,
+    first_line, folder_id,
 };
 use crate::store::StoreId;
 
-/// Seconds after which an operation without a recorded end counts as interrupted.
+/// Seconds after which other machines count an operation without a recorded end as interrupted.
 const LEASE: u64 = 10 * 60;
 
 /// An operation that has started.
 pub struct RecordedOperation<'a> {
     records: RecordFolder,
+    logs: LogFolder,
     store: &'a StoreId,
     target: &'static str,
     start: RecordId,
+    /// An empty log, whose lock shows this machine that the operation is under way.
+    _running: Option<RunningLog>,
 }
 
 impl<'a> RecordedOperation<'a> {
@@ -33,11 +37,15 @@ impl<'a> RecordedOperation<'a> {
             plan: None,
         };
         let event = EventRecord::new(store.clone(), what, environment::actor());
+        let logs = LogFolder::of_project(&project.root);
         let started = Self {
             records: RecordFolder::of_project(&project.root),
             store,
             target,
             start: event.id.clone(),
+            // The log is first, so that a kill after the record leaves it for the next run.
+            _running: logs.begin(&event.id).ok(),
+            logs,
         };
         started.append(event);
         started
@@ -67,6 +75,7 @@ impl<'a> RecordedOperation<'a> {
         };
         let detail = failure.map(first_line);
         self.event(ended, release, detail);
+        self.logs.end(&self.start);
     }
 
     fn append(&self, event: EventRecord) {

@@ -1,22 +1,25 @@
 //! `store stop`, and the background process that it ends.
 
+use std::sync::Arc;
+
 use super::arguments::Global;
 use super::arguments::local::{BackgroundOptions, StopOptions, StoppedTarget};
 use super::arguments::questions::ChosenTargets;
 use super::events::live;
 use super::make_live::StoreAtTarget;
 use super::operation::RecordedOperation;
+use super::services::local_services;
 use super::store_targets::StoreTargets;
 use super::{Error, answer, environment, project, tell};
 use crate::config::{Project, nearest};
 use crate::error::Error as AnyError;
-use crate::ledger::StoreEvent;
+use crate::ledger::{RecordFolder, StoreEvent};
 use crate::plan;
-use crate::release::{self, StoreRun};
+use crate::release::{self, ReleaseJournal, StoreRun, locked};
 use crate::report::Detail;
 use crate::store::{Deployment, Store, StoreId, StoreTree, TargetKind};
 use crate::target::local::StoreState;
-use crate::target::{self, local};
+use crate::target::{self, Target, TargetContext, local, target_of};
 
 /// Stops stores that run on this machine.
 pub fn stop(global: &Global, options: &StopOptions) -> Result<(), AnyError> {
@@ -37,48 +40,100 @@ pub fn stop(global: &Global, options: &StopOptions) -> Result<(), AnyError> {
             nearest: nearest(id, known.iter().map(|it| it.as_str())).map(str::to_owned),
         })?);
     }
-    let running = remembered
-        .stores
-        .iter()
-        .filter(|(id, store)| store.runs() && (chosen.is_empty() || chosen.contains(id)));
-    let started: Vec<_> = running
-        .map(|(id, store)| {
-            let operation =
-                RecordedOperation::start(&project, id, TargetKind::Local.name(), "stop");
-            (operation, store)
-        })
-        .collect();
-    let stopped = runtime()?.block_on(async {
-        if chosen.is_empty() {
-            return client.stop(None).await;
+    // Unpacked folders are removed too, also where nothing runs any more.
+    let is_left =
+        |store: &StoreState| store.runs() || store.releases.values().any(|it| it.folder.is_some());
+    let due = remembered.stores.iter();
+    let due =
+        due.filter(|(id, store)| is_left(store) && (chosen.is_empty() || chosen.contains(id)));
+    let due: Vec<StoreId> = due.map(|(id, _)| id.clone()).collect();
+    let chosen: Vec<StoreId> = chosen.into_iter().cloned().collect();
+    live(false, Detail::Short, |live| {
+        let context = TargetContext {
+            services: Arc::new(local_services(&live, &project.root)),
+            project: Arc::new(project),
+            console: String::new(),
+            plan: None,
+            local: client,
+        };
+        let target = target_of(TargetKind::Local, &context).map_err(release::Error::from)?;
+        let (mut has_stopped, mut failure) = (false, None);
+        for id in &due {
+            match stop_here(&context, &*target, id) {
+                Ok(false) => {}
+                Ok(true) => {
+                    has_stopped = true;
+                    answer(&format!("stopped {id}\n"))?;
+                }
+                // One store does not keep the others running.
+                Err(error) => drop(failure.get_or_insert(error)),
+            }
         }
-        let mut stopped = Vec::new();
-        for store in &chosen {
-            stopped.extend(client.stop(Some(store)).await?);
+        match failure {
+            Some(error) => Err(error.into()),
+            None if has_stopped => Ok(()),
+            None => {
+                answer("none of these stores runs on this machine\n")?;
+                chosen
+                    .iter()
+                    .for_each(|id| tell_target(&context.project, id));
+                Ok(())
+            }
         }
-        Ok(stopped)
-    });
-    for (operation, store) in &started {
-        record(operation, store, stopped.as_ref().err());
+    })
+}
+
+/// Says how a store is stopped that has another target.
+fn tell_target(project: &Project, id: &StoreId) {
+    let store = project.stores.get(id.as_str());
+    let deployment = store.and_then(|store| store.deployment.as_ref());
+    let target = deployment.map(|it| plan::target_of(project, it));
+    if let Some(target @ (TargetKind::Docker | TargetKind::Swarm)) = target {
+        let place = format!("--target {} --store {id}", target.name());
+        tell(&format!(
+            "note: `{id}` has the target `{}`: `alokai store stop {place}` stops it there",
+            target.name()
+        ));
     }
-    let lines = stopped.map_err(failed)?.into_iter();
-    let lines: Vec<_> = lines.map(|store| format!("stopped {store}\n")).collect();
-    if !lines.is_empty() {
-        return answer(&lines.concat());
-    }
-    answer("none of these stores runs on this machine\n")?;
-    for id in &chosen {
-        let store = project.stores.get(id.as_str());
-        let deployment = store.and_then(|store| store.deployment.as_ref());
-        let target = deployment.map(|it| plan::target_of(&project, it).name());
-        if let Some(target @ ("docker" | "swarm")) = target {
-            let place = format!("--target {target} --store {id}");
-            tell(&format!(
-                "note: `{id}` has the target `{target}`: `alokai store stop {place}` stops it there"
-            ));
-        }
-    }
-    Ok(())
+}
+
+/// Stops a store that runs on this machine, under its lock. Returns whether it was running.
+fn stop_here(
+    context: &TargetContext,
+    target: &dyn Target,
+    id: &StoreId,
+) -> Result<bool, release::Error> {
+    let operation = RecordedOperation::start(&context.project, id, target.name(), "stop");
+    let (records, actor) = (
+        RecordFolder::of_project(&context.project.root),
+        environment::actor(),
+    );
+    let journal = ReleaseJournal {
+        records: &records,
+        store: id,
+        target: target.name(),
+        actor: &actor,
+        run: Some(operation.id()),
+        events: &context.services.events,
+    };
+    let stopping = async {
+        let failed = |error: local::Error| target::Error::from(error);
+        let mut stores = context.local.remembered().map_err(failed)?.stores;
+        let store = stores.remove(id).unwrap_or_default();
+        let stopped = context.local.stop(Some(id)).await.map_err(failed)?;
+        record(&journal, &store);
+        Ok((store, !stopped.is_empty()))
+    };
+    let stopped = context
+        .services
+        .wait(locked(target, "stop", &journal, stopping));
+    let failure = stopped.as_ref().err().map(ToString::to_string);
+    let live = stopped
+        .as_ref()
+        .ok()
+        .and_then(|(store, _)| store.active.as_ref());
+    operation.end(failure.as_deref(), live);
+    stopped.map(|(_, was_running)| was_running)
 }
 
 /// Stops stores at another target, including stores that the config does not have any more.
@@ -167,23 +222,17 @@ fn with_store(project: &mut Project, name: &str, kind: TargetKind) -> Result<Sto
     Ok(id)
 }
 
-/// Records which releases of a store were stopped, or why they were not.
-fn record(operation: &RecordedOperation, store: &StoreState, failure: Option<&local::Error>) {
-    if failure.is_none() {
-        let running = store.releases.iter().filter(|(_, release)| release.runs);
-        for (release, _) in running {
-            let detail = Some("the store was stopped".to_owned());
-            operation.event(StoreEvent::Retired, Some(release), detail);
-        }
-        if store.maintenance.is_some() {
-            let detail = Some("the store was stopped".to_owned());
-            operation.event(StoreEvent::Maintenance { on: false }, None, detail);
-        }
+/// Records which releases of a store were stopped.
+fn record(journal: &ReleaseJournal, store: &StoreState) {
+    let detail = || Some("the store was stopped".to_owned());
+    let running = store.releases.iter().filter(|(_, release)| release.runs);
+    for (release, _) in running {
+        journal.event(StoreEvent::Retired, Some(release), None, detail());
     }
-    operation.end(
-        failure.map(ToString::to_string).as_deref(),
-        store.active.as_ref(),
-    );
+    if store.maintenance.is_some() {
+        let off = StoreEvent::Maintenance { on: false };
+        journal.event(off, None, None, detail());
+    }
 }
 
 /// Runs the background process of a project.

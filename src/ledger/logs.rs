@@ -96,12 +96,16 @@ impl LogFolder {
         }
     }
 
-    /// Begins the log of a run that is under way.
+    /// Begins the log of a run that is under way. This process holds a lock of the system on it until the
+    /// last clone of the log is dropped.
     pub fn begin(&self, start: &RecordId) -> Result<RunningLog, FolderError> {
         let path = self.running(start);
         let open = || {
             std::fs::create_dir_all(path.parent().unwrap_or(&self.root))?;
-            File::options().create(true).append(true).open(&path)
+            let file = File::options().create(true).append(true).open(&path)?;
+            // Without locks, a killed run counts as interrupted when its lease has ended.
+            let _ = file.lock();
+            Ok(file)
         };
         Ok(RunningLog {
             file: Arc::new(open().map_err(FolderError::at("write", &path))?),
@@ -131,14 +135,18 @@ impl LogFolder {
         let _ = std::fs::remove_file(self.running(start));
     }
 
-    /// The starts of runs that have a log of their own, each with the time of the last line.
+    /// The starts of runs that have left a log and whose process has ended, each with the time of the last
+    /// line.
     pub fn left_behind(&self) -> Vec<(RecordId, Timestamp)> {
         let folder = self.root.with_file_name("running");
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
         let logs = entries.filter_map(|entry| {
             let name = entry.file_name();
             let start = name.to_str()?.strip_suffix(".log")?.parse().ok()?;
-            let written = entry.metadata().and_then(|metadata| metadata.modified());
+            let file = File::open(entry.path()).ok()?;
+            // A shared lock, so that two questions at the same time have the same answer.
+            file.try_lock_shared().ok()?;
+            let written = file.metadata().and_then(|metadata| metadata.modified());
             Some((start, Timestamp::try_from(written.ok()?).ok()?))
         });
         logs.collect()

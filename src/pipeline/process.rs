@@ -391,9 +391,8 @@ pub async fn read(
         let sink = locked();
         (sink.unit, sink.redactor)
     };
-    // As many bytes are held back as a secret has, because a secret may be split too.
-    let longest = redactor.map_or(0, Redactor::longest).saturating_sub(1);
-    let mut pieces = PieceReader::new(pipe, services.longest_secret().max(longest.min(4096)));
+    let redactors = services.redactors().chain(redactor).cloned();
+    let mut pieces = PieceReader::new(pipe, redactors.collect());
     while let Some(line) = pieces.read_piece().await {
         let text = services.redact(&String::from_utf8_lossy(&line));
         let text = redactor.map_or_else(|| text.clone(), |it| it.redact(&text));
@@ -406,38 +405,67 @@ pub async fn read(
 }
 
 /// Reads a pipe line by line. A long line is split, so a script that prints no line end does not fill
-/// the memory.
+/// the memory. It is not split within a secret, because no piece of a secret is recognized.
 pub struct PieceReader<Pipe> {
     reader: BufReader<Pipe>,
     /// The bytes at the start of the next piece.
     kept: Vec<u8>,
-    /// How many bytes at the end of a split line belong to the next piece.
-    held_back: usize,
+    /// The secrets.
+    redactors: Vec<Redactor>,
 }
 
 impl<Pipe: AsyncRead + Unpin> PieceReader<Pipe> {
     /// Reads the pipe.
-    pub fn new(pipe: Pipe, held_back: usize) -> Self {
+    pub fn new(pipe: Pipe, redactors: Vec<Redactor>) -> Self {
         Self {
             reader: BufReader::new(pipe),
             kept: Vec::new(),
-            held_back,
+            redactors,
         }
     }
 
     /// The next line with its end, or a piece of a long one; `None` at the end of the pipe.
     pub async fn read_piece(&mut self) -> Option<Vec<u8>> {
         let mut line = std::mem::take(&mut self.kept);
-        let mut bounded = (&mut self.reader).take(LONGEST_LINE);
-        match bounded.read_until(b'\n', &mut line).await {
-            Ok(0) if line.is_empty() => return None,
-            Err(_) => return None,
-            Ok(_) => {}
+        loop {
+            let mut bounded = (&mut self.reader).take(LONGEST_LINE);
+            let read = match bounded.read_until(b'\n', &mut line).await {
+                Ok(0) if line.is_empty() => return None,
+                Err(_) => return None,
+                Ok(read) => read as u64,
+            };
+            if line.ends_with(b"\n") || read < LONGEST_LINE {
+                return Some(line);
+            }
+            let end = self.end_of_piece(&line);
+            if end > 0 {
+                self.kept = line.split_off(end);
+                return Some(line);
+            }
         }
-        if !line.ends_with(b"\n") && line.len() as u64 >= LONGEST_LINE {
-            self.kept = line.split_off(line.len().saturating_sub(self.held_back));
+    }
+
+    /// Where the first piece of a line ends that is not complete. The rest may begin with a secret or with a
+    /// part of it.
+    fn end_of_piece(&self, line: &[u8]) -> usize {
+        let longest = self.redactors.iter().map(Redactor::longest).max();
+        let longest = longest.unwrap_or_default();
+        let mut end = line.len().saturating_sub(longest.saturating_sub(1));
+        let split = |end| {
+            self.redactors
+                .iter()
+                .filter_map(move |it| it.split_secret(line, end))
+        };
+        while let Some(start) = split(end).min() {
+            end = start;
         }
-        Some(line)
+        // A line of overlapping secrets only has no other place, and must not fill the memory.
+        let is_too_long = (line.len() - longest.min(line.len())) as u64 > 4 * LONGEST_LINE;
+        if end == 0 && is_too_long {
+            line.len()
+        } else {
+            end
+        }
     }
 }
 
@@ -486,7 +514,50 @@ pub fn open_log(path: &Path) -> Result<std::fs::File, Io> {
 
 #[cfg(test)]
 mod tests {
-    use super::{readable, shown_again};
+    use http_client::Redactor;
+
+    use super::{LONGEST_LINE, PieceReader, readable, shown_again};
+
+    #[test]
+    fn a_long_line_is_not_split_within_a_secret() {
+        // More than the longest line, and without a repetition.
+        let number = |number: u32| format!("{number:05}");
+        let long: String = (0..4000).map(number).collect();
+        for secret in ["secret", &long[..6200], &long] {
+            let mut line = String::new();
+            for count in 0..60 {
+                line += &"x".repeat(count * 37);
+                line += secret;
+            }
+            let redactors = vec![Redactor::new([secret])];
+            let redactor = redactors[0].clone();
+            let runtime = tokio::runtime::Builder::new_current_thread();
+            let shown = { runtime }.build().unwrap().block_on(async {
+                let mut pieces = PieceReader::new(line.as_bytes(), redactors);
+                let mut shown = String::new();
+                while let Some(piece) = pieces.read_piece().await {
+                    shown += &redactor.redact(std::str::from_utf8(&piece).unwrap());
+                }
+                shown
+            });
+            assert_eq!(shown, line.replace(secret, "***"));
+        }
+    }
+
+    #[test]
+    fn a_line_of_overlapping_secrets_is_split() {
+        let line = vec![b'a'; 20 * usize::try_from(LONGEST_LINE).unwrap()];
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let pieces = { runtime }.build().unwrap().block_on(async {
+            let mut pieces = PieceReader::new(&*line, vec![Redactor::new(["aaaaaaa"])]);
+            let mut count = 0;
+            while pieces.read_piece().await.is_some() {
+                count += 1;
+            }
+            count
+        });
+        assert!(pieces > 2, "{pieces}");
+    }
 
     #[test]
     fn a_log_is_shown_again_in_bounded_pieces() {

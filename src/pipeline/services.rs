@@ -166,19 +166,14 @@ impl Services {
         });
     }
 
-    /// The length in bytes of the longest text that [`Self::redact`] replaces, less one.
-    pub fn longest_secret(&self) -> usize {
-        let longest = self.redactors().map(Redactor::longest).max();
-        longest.unwrap_or(0).saturating_sub(1).min(4096)
-    }
-
     /// Replaces the password and the remote cache's secrets in a text that came from outside.
     pub fn redact(&self, text: &str) -> String {
         self.redactors()
             .fold(text.to_owned(), |text, redactor| redactor.redact(&text))
     }
 
-    fn redactors(&self) -> impl Iterator<Item = &Redactor> {
+    /// What replaces these secrets.
+    pub(super) fn redactors(&self) -> impl Iterator<Item = &Redactor> {
         let credentials = self.access.credentials.iter().map(|it| it.redactor());
         credentials.chain(self.remote.iter().map(RemoteCache::redactor))
     }

@@ -24,10 +24,19 @@ const RELEASE_LIMIT: u64 = 10;
 /// The lock that a run holds at the moment.
 pub(super) type HeldLease<'a> = RefCell<Option<Rc<Lease<'a>>>>;
 
-/// Works while the lock of the journal's store is held, by `held`, and renewed. The records of other machines
-/// are fetched first, and those of this machine are sent before the lock is released: the next holder sees
-/// them.
-pub(super) async fn locked<'a, T>(
+/// Works while the lock of the journal's store is held and renewed. The records of other machines are fetched
+/// first, and those of this machine are sent before the lock is released: the next holder sees them.
+pub async fn locked<'a, T>(
+    target: &'a dyn Target,
+    operation: &str,
+    journal: &ReleaseJournal<'a>,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    locked_in(target, operation, journal, &HeldLease::default(), work).await
+}
+
+/// As [`locked`], with the lock in `held` while the work can ask for it.
+async fn locked_in<'a, T>(
     target: &'a dyn Target,
     operation: &str,
     journal: &ReleaseJournal<'a>,
@@ -57,7 +66,7 @@ impl StoreRun<'_> {
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let operation = &self.flow.options.operation;
-        locked(self.target, operation, &self.journal, &self.lease, work).await
+        locked_in(self.target, operation, &self.journal, &self.lease, work).await
     }
 
     /// Fails if the lock was lost since its last renewal. Asked directly before the traffic is switched.

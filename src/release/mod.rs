@@ -30,6 +30,7 @@ pub use describe::steps_of;
 pub use flow::{Flow, FlowOptions, FlowResult, ReleaseAction, ReleaseOrder, StoreOutcome};
 pub use hooks::hook_record;
 pub use images::missing_images;
+pub use lease::locked;
 pub use probe::Symptoms;
 pub use records::{Records, ReleaseJournal};
 pub use rules::{CommitOrder, Older, ancestry_of, older};
@@ -182,6 +183,22 @@ pub enum Error {
         release: RecordId,
         /// Why there is no way back.
         why: String,
+        /// Why it failed.
+        reason: String,
+    },
+    /// A release failed after it got the traffic, and does not have it any more.
+    #[error(
+        "the release {release} of `{store}` failed after the switch, and another run has switched the traffic since then\n{reason}"
+    )]
+    #[diagnostic(
+        code(alokai::release::switched_away),
+        help("`alokai store status` shows what is live")
+    )]
+    SwitchedAway {
+        /// The store.
+        store: StoreId,
+        /// The failed release.
+        release: RecordId,
         /// Why it failed.
         reason: String,
     },

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use miette::Diagnostic;
 use secrecy::ExposeSecret;
 
-use super::lease::{HeldLease, locked};
+use super::lease::locked;
 use super::records::{Records, ReleaseJournal};
 use crate::event::Events;
 use crate::ledger::{
@@ -179,14 +179,7 @@ impl StoreSettings<'_> {
             events,
         };
         let work = self.change_recorded(change);
-        locked(
-            self.target,
-            "settings",
-            &journal,
-            &HeldLease::default(),
-            work,
-        )
-        .await
+        locked(self.target, "settings", &journal, work).await
     }
 
     async fn change_recorded(

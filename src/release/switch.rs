@@ -8,7 +8,7 @@ use super::steps::{StoreRun, StoreSnapshot, build_of};
 use super::{Error, spec_of, spec_of_running};
 use crate::config::{HookStage, HookTime};
 use crate::ledger::{Record, RecordId, RecordSet, StoreEvent, first_line};
-use crate::target::{ReleaseSpec, Replica, Staged};
+use crate::target::{Observed, ReleaseSpec, Replica, Staged};
 
 /// How long a target may take until the apps of a release run, with the download of their images.
 const STAGE_LIMIT: Duration = Duration::from_mins(15);
@@ -261,6 +261,17 @@ impl StoreRun<'_> {
                 reason,
             }
         };
+        let away = |reason: String| Error::SwitchedAway {
+            store: self.store.clone(),
+            release: release.clone(),
+            reason,
+        };
+        let seen = self.target.observe(self.store).await;
+        let is_away = |seen: &Observed| seen.active.as_ref() != Some(release);
+        if self.abilities.observes && seen.as_ref().is_ok_and(is_away) {
+            // Without the traffic, a failed probe says nothing about the release.
+            return away(reason);
+        }
         let Some(old) = now.active.as_ref().filter(|old| *old != release) else {
             return stays("there is no earlier release".into(), reason);
         };
@@ -269,20 +280,14 @@ impl StoreRun<'_> {
         ))
         .await;
         let spec = self.spec_of_running(&now.records, old);
-        let switched = async {
-            let seen = self.target.observe(self.store).await?;
-            if self.abilities.observes && seen.active.as_ref() != Some(release) {
-                // Another run has the lock by now, and its release gets the traffic.
-                let store = self.store.clone();
-                return Err(crate::target::Error::OutOfSequence { store });
+        let switched = async { self.target.switch(&spec, &seen?.token).await };
+        match switched.await {
+            Ok(()) => {}
+            Err(crate::target::Error::OutOfSequence { .. }) => return away(reason),
+            Err(error) => {
+                let why = format!("the traffic could not be switched back: {error}");
+                return stays(why, reason);
             }
-            self.target.switch(&spec, &seen.token).await
-        };
-        if let Err(error) = switched.await {
-            return stays(
-                format!("the traffic could not be switched back: {error}"),
-                reason,
-            );
         }
         let back = StoreEvent::SwitchedBack {
             to: Some(old.clone()),

@@ -3,7 +3,10 @@
 //! The config decides: a store gets the host names that the config gives it, even if another store of the
 //! project had them before. A host name that belongs to another project is an error.
 
+use std::collections::BTreeMap;
+
 use miette::Diagnostic;
+use serde::{Deserialize, Serialize};
 
 use super::labels::StoreLabels;
 use crate::config::Project;
@@ -81,5 +84,114 @@ pub fn leaves(project: &Project, key: &str, host: &str, to: &StoreLabels) -> boo
     match known {
         Some(store) => !hosts(project, &store.id).iter().any(|it| it == host),
         None => former,
+    }
+}
+
+/// The names that stores had before a switch that changed them. A switch back to the earlier release returns
+/// them, because the config may give them to another store by then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierNames<Key: Ord, Release> {
+    /// The release that had the traffic. It has been running since then.
+    pub release: Release,
+    /// The names of the store that was switched, and of each store from which it took some.
+    pub names: BTreeMap<Key, Vec<String>>,
+}
+
+/// Gives names to a store, and takes them from all other stores. Returns the names that these stores had
+/// before.
+pub fn give<Key: Ord + Clone, Store>(
+    stores: &mut BTreeMap<Key, Store>,
+    (to, names): (&Key, &[String]),
+    names_of: impl Fn(&mut Store) -> &mut Vec<String>,
+) -> BTreeMap<Key, Vec<String>> {
+    let mut earlier = BTreeMap::new();
+    for (key, store) in stores.iter_mut() {
+        let own = names_of(store);
+        let before = own.clone();
+        if key == to {
+            *own = names.to_vec();
+        } else {
+            own.retain(|name| !names.contains(name));
+        }
+        if key == to || *own != before {
+            earlier.insert(key.clone(), before);
+        }
+    }
+    earlier
+}
+
+/// Gives stores the names back that they had. A name that a further store has taken since then stays there,
+/// and a store keeps a name that it got since then.
+pub fn give_back<Key: Ord, Store>(
+    stores: &mut BTreeMap<Key, Store>,
+    from: &Key,
+    earlier: BTreeMap<Key, Vec<String>>,
+    names_of: impl Fn(&mut Store) -> &mut Vec<String>,
+) {
+    if let Some(store) = stores.get_mut(from) {
+        names_of(store).clear();
+    }
+    for (key, names) in earlier {
+        let mut own = names;
+        own.retain(|name| {
+            let mut others = stores.iter_mut().filter(|(other, _)| **other != key);
+            !others.any(|(_, store)| names_of(store).contains(name))
+        });
+        if let Some(store) = stores.get_mut(&key) {
+            let now = std::mem::take(names_of(store));
+            let gained = now.into_iter().filter(|name| !own.contains(name));
+            let gained: Vec<String> = gained.collect();
+            own.extend(gained);
+            *names_of(store) = own;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{give, give_back};
+
+    type Names = BTreeMap<&'static str, Vec<String>>;
+
+    fn names(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn stores(all: &[(&'static str, &str)]) -> Names {
+        all.iter().map(|(key, own)| (*key, names(own))).collect()
+    }
+
+    #[test]
+    fn names_of_both_stores_come_back() {
+        let before = stores(&[
+            ("eu", "eu.a"),
+            ("other", "o.a shop.test"),
+            ("us", "us.a other.test"),
+        ]);
+        let mut all = before.clone();
+        let earlier = give(
+            &mut all,
+            (&"us", names("us.a shop.test").as_slice()),
+            |it| it,
+        );
+        let after = [("eu", "eu.a"), ("other", "o.a"), ("us", "us.a shop.test")];
+        assert_eq!(all, stores(&after));
+        assert_eq!(earlier.keys().copied().collect::<Vec<_>>(), ["other", "us"]);
+        let mut back = all.clone();
+        give_back(&mut back, &"us", earlier.clone(), |it| it);
+        assert_eq!(back, before);
+
+        // Meanwhile `eu` has got a name of `us`, and `other` has got a new one.
+        all.insert("eu", names("eu.a other.test"));
+        all.insert("other", names("o.a new.test"));
+        give_back(&mut all, &"us", earlier, |it| it);
+        let after = [
+            ("eu", "eu.a other.test"),
+            ("other", "o.a shop.test new.test"),
+            ("us", "us.a"),
+        ];
+        assert_eq!(all, stores(&after));
     }
 }

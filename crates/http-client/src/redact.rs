@@ -80,6 +80,16 @@ impl Redactor {
         lines.collect()
     }
 
+    /// The start of a secret that a split of the text at this byte would cut into two pieces.
+    pub fn split_secret(&self, text: &[u8], at: usize) -> Option<usize> {
+        let starts = self.encodings.iter().filter_map(|encoding| {
+            let secret = encoding.expose_secret().as_bytes();
+            let first = (at + 1).saturating_sub(secret.len());
+            (first..at).find(|start| text[*start..].starts_with(secret))
+        });
+        starts.min()
+    }
+
     /// Length in bytes of the longest text that [`Self::redact`] replaces.
     pub fn longest(&self) -> usize {
         let longest = self.encodings.first();

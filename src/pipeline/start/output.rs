@@ -68,17 +68,16 @@ pub async fn read(pipe: Option<impl AsyncRead + Unpin>, output: Arc<Mutex<Server
     let Some(pipe) = pipe else {
         return;
     };
-    let (held_back, services, reported) = {
+    let (redactors, services, reported) = {
         let output = output.lock().unwrap_or_else(PoisonError::into_inner);
-        let longest = output.redactor.longest().min(4096);
-        let longest = longest.max(output.services.longest_secret());
+        let redactors = output.services.redactors().chain([&output.redactor]);
         (
-            longest,
+            redactors.cloned().collect(),
             Arc::clone(&output.services),
             output.reported.clone(),
         )
     };
-    let mut pieces = PieceReader::new(pipe, held_back);
+    let mut pieces = PieceReader::new(pipe, redactors);
     while let Some(line) = pieces.read_piece().await {
         let shown = {
             let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);

@@ -43,7 +43,7 @@ struct LastPieces(VecDeque<Vec<u8>>);
 impl LastPieces {
     async fn read(&mut self, pipe: Option<impl AsyncRead + Unpin>) {
         let Some(pipe) = pipe else { return };
-        let mut pieces = PieceReader::new(pipe, 0);
+        let mut pieces = PieceReader::new(pipe, Vec::new());
         while let Some(piece) = pieces.read_piece().await {
             if self.0.len() == TAIL {
                 self.0.pop_front();

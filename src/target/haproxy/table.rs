@@ -12,6 +12,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::target::hosts::EarlierNames;
+
 /// The backend with all servers.
 pub const BACKEND: &str = "apps";
 
@@ -69,6 +71,9 @@ pub struct RoutedStore {
     pub since: Option<Timestamp>,
     /// The page that is shown instead.
     pub page: Option<String>,
+    /// The host names before the last switch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<EarlierNames<String, String>>,
 }
 
 /// A release that runs.

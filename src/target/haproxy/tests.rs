@@ -175,6 +175,50 @@ fn an_address_on_which_a_program_listens_is_not_free() {
 }
 
 #[tokio::test]
+async fn a_switch_back_returns_the_names_of_both_stores() {
+    let Some(place) = Place::new() else { return };
+    let proxy = place.proxy(&free_bind());
+    let names = [
+        ("en", "acme-en", Some("shop.test")),
+        ("us", "acme", Some("other.test")),
+    ];
+    let before = place.project(&names);
+    let en = Traffic::new(&proxy, &before, "en");
+    en.release().await.unwrap();
+    let us = Traffic::new(&proxy, &before, "us");
+    let switch = async |traffic: &Traffic, spec: &ReleaseSpec| {
+        let token = token(&traffic.of().observe().await.unwrap().0);
+        assert!(traffic.of().switch(spec, &token).await.unwrap());
+    };
+    let old = us.spec();
+    us.of().stage(&old, Vec::new()).await.unwrap();
+    switch(&us, &old).await;
+
+    let after = place.project(&[("en", "acme-en", None), ("us", "acme", Some("shop.test"))]);
+    let us = Traffic::new(&proxy, &after, "us");
+    let new = us.spec();
+    us.of().stage(&new, Vec::new()).await.unwrap();
+    switch(&us, &new).await;
+    assert_eq!(us.hosts().await, ["us.localhost", "shop.test"]);
+    assert_eq!(en.hosts().await, ["en.localhost"]);
+    // The config gives the names of the new release to the earlier one too.
+    let id = old.id.clone();
+    let old = ReleaseSpec { id, ..new.clone() };
+    switch(&us, &old).await;
+    assert_eq!(us.hosts().await, ["us.localhost", "other.test"]);
+    assert_eq!(en.hosts().await, ["en.localhost", "shop.test"]);
+    let map = place.file("hosts.map");
+    assert!(map.contains("shop.test acme-en/en\n"), "{map}");
+
+    // A release that is staged again is not a switch back.
+    switch(&us, &new).await;
+    us.of().stage(&old, Vec::new()).await.unwrap();
+    switch(&us, &old).await;
+    assert_eq!(us.hosts().await, ["us.localhost", "shop.test"]);
+    assert_eq!(en.hosts().await, ["en.localhost"]);
+}
+
+#[tokio::test]
 async fn a_store_with_another_id_gets_the_names_of_the_earlier_one_at_its_switch() {
     let Some(place) = Place::new() else { return };
     let proxy = place.proxy(&free_bind());

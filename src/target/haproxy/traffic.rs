@@ -1,6 +1,6 @@
 //! The traffic of one store: which of its releases can be reached, and which one is public.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 
@@ -11,7 +11,7 @@ use crate::config::Project;
 use crate::ledger::RecordId;
 use crate::proxy::StoreRoutes;
 use crate::store::{AppName, Store, StoreId};
-use crate::target::hosts::{self, HostTaken};
+use crate::target::hosts::{self, EarlierNames, HostTaken};
 use crate::target::labels::{PROXY, PROXY_PLACE, StoreLabels};
 use crate::target::{Drained, ReleaseSpec, ReleasedApp, SwitchToken};
 
@@ -94,8 +94,17 @@ impl StoreTraffic<'_> {
             // The present holder of a name keeps it until the switch.
             names.retain(|host| self.holder(table, host).is_none());
             let key = self.owner.key();
-            if table.stores.get(&key).is_none_or(|it| it.active.is_none()) {
-                give_names(table, key, names);
+            let store = table.stores.entry(key.clone()).or_default();
+            // A release that is staged again gets the names of the config at its switch.
+            if store
+                .earlier
+                .as_ref()
+                .is_some_and(|it| it.release == spec.id.as_str())
+            {
+                store.earlier = None;
+            }
+            if store.active.is_none() {
+                give_names(table, &key, &names);
             }
             table.releases.insert(spec.id.to_string(), routes);
             Ok(())
@@ -120,13 +129,21 @@ impl StoreTraffic<'_> {
             if token(&now) != *expected {
                 return Ok(false);
             }
-            // A switch back may know only the id of the release, and no host names.
-            if !names.is_empty() {
-                give_names(table, key.clone(), names);
+            let release = spec.id.as_str();
+            let earlier = now.earlier.filter(|it| it.release == release);
+            if let Some(earlier) = earlier {
+                hosts::give_back(&mut table.stores, &key, earlier.names, |it| &mut it.hosts);
+                table.stores.entry(key.clone()).or_default().earlier = None;
+            } else if !names.is_empty() {
+                // A release whose build is not known has no names.
+                let names = give_names(table, &key, &names);
+                let store = table.stores.entry(key.clone()).or_default();
+                let before = now.active.filter(|active| active != release);
+                store.earlier = before.map(|release| EarlierNames { release, names });
             }
             let store = table.stores.entry(key).or_default();
-            if store.active.as_deref() != Some(spec.id.as_str()) {
-                store.active = Some(spec.id.to_string());
+            if store.active.as_deref() != Some(release) {
+                store.active = Some(release.to_owned());
                 store.since = Some(Timestamp::now());
             }
             Ok(true)
@@ -264,12 +281,14 @@ impl StoreTraffic<'_> {
     }
 }
 
-/// Gives host names to a store, and takes them from all other stores.
-fn give_names(table: &mut RoutingTable, key: String, names: Vec<String>) {
-    for store in table.stores.values_mut() {
-        store.hosts.retain(|host| !names.contains(host));
-    }
-    table.stores.entry(key).or_default().hosts = names;
+/// Gives host names to a store, and takes them from all other stores. Returns the names that they had.
+fn give_names(
+    table: &mut RoutingTable,
+    key: &String,
+    names: &[String],
+) -> BTreeMap<String, Vec<String>> {
+    table.stores.entry(key.clone()).or_default();
+    hosts::give(&mut table.stores, (key, names), |it| &mut it.hosts)
 }
 
 /// Fails if HAProxy cannot remove all segments of the path of an app in the config.

@@ -33,9 +33,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How long the rest of an ended app's output is read.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
-/// Bytes of a secret that are kept together when a long line is split.
-const LONGEST_SECRET: usize = 4096;
-
 /// How an app is started.
 pub struct AppStart {
     /// The app.
@@ -247,11 +244,11 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>, output: &Mutex<AppOutput>) {
     let Some(pipe) = pipe else {
         return;
     };
-    let longest = {
+    let redactor = {
         let output = output.lock().unwrap_or_else(PoisonError::into_inner);
-        output.redactor.longest().min(LONGEST_SECRET)
+        output.redactor.clone()
     };
-    let mut pieces = PieceReader::new(pipe, longest);
+    let mut pieces = PieceReader::new(pipe, vec![redactor]);
     while let Some(line) = pieces.read_piece().await {
         let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
         output.add(&line);

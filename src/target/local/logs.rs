@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +17,14 @@ use crate::target::AppLine;
 /// Bytes of a file. There are two files for each app.
 const LARGEST: u64 = 8 << 20;
 
+/// The start of the first line of a file, before the number of full files before it. It has no space, so it is
+/// not a line of an app. The first file does not have it.
+const NUMBER: &str = "file-";
+
+/// Shown where a reader was slower than the app.
+const MISSING: &str =
+    "alokai: lines are missing here, because the app has written them faster than they were read";
+
 /// The pause between two reads of a file that is followed.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -25,6 +33,7 @@ pub struct LogFile {
     path: PathBuf,
     file: File,
     size: u64,
+    number: u64,
 }
 
 impl LogFile {
@@ -34,6 +43,7 @@ impl LogFile {
         let size = file.metadata().map_or(0, |it| it.len());
         Ok(Self {
             path: path.to_owned(),
+            number: number_of(&file),
             file,
             size,
         })
@@ -47,13 +57,26 @@ impl LogFile {
             let _ = std::fs::rename(&self.path, older(&self.path));
             if let Ok(file) = folder::open(&self.path) {
                 self.file = file;
-                self.size = 0;
+                self.number += 1;
+                let head = format!("{NUMBER}{}\n", self.number);
+                let _ = self.file.write_all(head.as_bytes());
+                self.size = head.len() as u64;
             }
         }
         if self.file.write_all(text.as_bytes()).is_ok() {
             self.size += text.len() as u64;
         }
     }
+}
+
+/// The number of a file.
+fn number_of(file: &File) -> u64 {
+    let mut start = [0; 32];
+    let read = file.read_at(&mut start, 0).unwrap_or_default();
+    let start = String::from_utf8_lossy(&start[..read]);
+    let line = start.lines().next().unwrap_or_default();
+    let number = line.strip_prefix(NUMBER).and_then(|it| it.parse().ok());
+    number.unwrap_or_default()
 }
 
 /// The older one of the two files.
@@ -64,14 +87,36 @@ fn older(path: &Path) -> PathBuf {
 /// A line with its time.
 type TimedLine = (Option<Timestamp>, String);
 
+/// A file that is read.
+struct OpenFile {
+    reader: BufReader<File>,
+    inode: u64,
+    number: u64,
+}
+
+impl OpenFile {
+    /// Opens a file. None for a file without content, whose number is not written yet.
+    fn open(path: &Path) -> Option<Self> {
+        let file = File::open(path).ok()?;
+        let metadata = file.metadata().ok()?;
+        (metadata.len() > 0).then(|| Self {
+            inode: metadata.ino(),
+            number: number_of(&file),
+            reader: BufReader::new(file),
+        })
+    }
+}
+
 /// Reads the output of an app, line by line.
 pub struct LogReader {
     app: AppName,
     path: PathBuf,
-    file: Option<BufReader<File>>,
+    file: Option<OpenFile>,
     since: Option<Timestamp>,
     /// The start of a line that is not written completely.
     partial: String,
+    /// Whether a file before this one was removed before it was read.
+    is_missing: bool,
 }
 
 impl LogReader {
@@ -83,55 +128,63 @@ impl LogReader {
             file: None,
             since,
             partial: String::new(),
+            is_missing: false,
         }
     }
 
     /// Sends the lines that exist. Returns false when nobody receives them any more.
     pub async fn send(&mut self, lines: &Sender<AppLine>) -> bool {
-        for (at, line) in self.read() {
-            let line = AppLine {
-                app: self.app.clone(),
-                replica: 1,
-                at,
-                line,
-            };
-            if lines.send(line).await.is_err() {
-                return false;
+        loop {
+            let (read, is_last) = self.read();
+            for (at, line) in read {
+                let line = AppLine {
+                    app: self.app.clone(),
+                    replica: 1,
+                    at,
+                    line,
+                };
+                if lines.send(line).await.is_err() {
+                    return false;
+                }
+            }
+            if is_last {
+                return !lines.is_closed();
             }
         }
-        !lines.is_closed()
     }
 
-    /// The lines that were added since the last call.
-    fn read(&mut self) -> Vec<TimedLine> {
+    /// The lines that were added to the open file since the last call, and whether there is no newer file.
+    fn read(&mut self) -> (Vec<TimedLine>, bool) {
+        // A file with a newer one does not change any more, so this question is first.
+        let next = self.next();
         let mut lines = Vec::new();
-        if self.file.is_none() {
-            if let Ok(file) = File::open(older(&self.path)) {
-                self.file = Some(BufReader::new(file));
-                self.read_file(&mut lines);
-            }
-            self.file = File::open(&self.path).ok().map(BufReader::new);
-        }
         self.read_file(&mut lines);
-        if self.is_replaced() {
-            self.partial.clear();
-            self.file = File::open(&self.path).ok().map(BufReader::new);
-            self.read_file(&mut lines);
+        let Some(next) = next else {
+            return (lines, true);
+        };
+        if let Some(file) = &self.file {
+            self.is_missing |= next.number > file.number + 1;
         }
-        lines
+        self.partial.clear();
+        self.file = Some(next);
+        (lines, false)
     }
 
-    /// Whether the file has become the older one.
-    fn is_replaced(&self) -> bool {
-        let inode = |metadata: std::io::Result<std::fs::Metadata>| metadata.ok().map(|it| it.ino());
-        let open = self.file.as_ref();
-        let open = open.and_then(|file| inode(file.get_ref().metadata()));
-        let named = inode(self.path.metadata());
-        open.is_some() && named.is_some() && open != named
+    /// The file after the open one.
+    fn next(&self) -> Option<OpenFile> {
+        let newest = OpenFile::open(&self.path);
+        let older = OpenFile::open(&older(&self.path));
+        let Some(file) = &self.file else {
+            return older.or(newest);
+        };
+        let newest = newest.filter(|newest| newest.inode != file.inode)?;
+        let is_next = |it: &OpenFile| it.number > file.number && it.number < newest.number;
+        // Without a number, the newest one is the next.
+        Some(older.filter(is_next).unwrap_or(newest))
     }
 
     fn read_file(&mut self, lines: &mut Vec<TimedLine>) {
-        let Some(file) = &mut self.file else {
+        let Some(OpenFile { reader: file, .. }) = &mut self.file else {
             return;
         };
         // A reader at the end of a file has to look at the file again.
@@ -149,6 +202,9 @@ impl LogReader {
             let time: Option<Timestamp> = time.parse().ok();
             let is_wanted = self.since.is_none() || time >= self.since;
             if is_wanted {
+                if std::mem::take(&mut self.is_missing) {
+                    lines.push((time, MISSING.to_owned()));
+                }
                 lines.push((time, text.to_owned()));
             }
         }
@@ -172,7 +228,7 @@ pub async fn send_all(mut readers: Vec<LogReader>, follow: bool, lines: &Sender<
 
 #[cfg(test)]
 mod tests {
-    use super::{LARGEST, LogFile, LogReader, older};
+    use super::{LARGEST, LogFile, LogReader, MISSING, older};
     use crate::store::AppName;
 
     #[test]
@@ -182,7 +238,14 @@ mod tests {
         let mut log = LogFile::open(&path).unwrap();
         let mut reader = LogReader::new(AppName::new("app").unwrap(), path.clone(), None);
         let texts = |reader: &mut LogReader| -> Vec<String> {
-            reader.read().into_iter().map(|(_, text)| text).collect()
+            let mut texts = Vec::new();
+            loop {
+                let (lines, is_last) = reader.read();
+                texts.extend(lines.into_iter().map(|(_, text)| text));
+                if is_last {
+                    return texts;
+                }
+            }
         };
         log.add("first line");
         assert_eq!(texts(&mut reader), ["first line"]);
@@ -190,7 +253,7 @@ mod tests {
         let mut read = 0;
         for _ in 0..20 {
             log.add(&line);
-            read += reader.read().len();
+            read += texts(&mut reader).len();
         }
         assert_eq!(read, 20);
         log.add("last line");
@@ -202,5 +265,20 @@ mod tests {
         let lines = texts(&mut again);
         assert!(lines.len() < 20);
         assert_eq!(lines.last().unwrap(), "last line");
+
+        // All lines of the files that still exist are read, and a note stands for the others.
+        for _ in 0..15 {
+            log.add(&line);
+        }
+        assert_eq!(texts(&mut reader).len(), 15);
+        for _ in 0..30 {
+            log.add(&line);
+        }
+        log.add("the end");
+        let lines = texts(&mut reader);
+        let notes = lines.iter().filter(|it| *it == MISSING);
+        assert_eq!(notes.count(), 1);
+        assert!(lines.len() > 10 && lines.len() < 31, "{}", lines.len());
+        assert_eq!(lines.last().unwrap(), "the end");
     }
 }

@@ -14,7 +14,7 @@ use crate::target::AppState;
 /// The version of the protocol: of the requests, the answers, and the state on disk. A change of one of
 /// them needs a new version. A request that changes something replaces a background process of another
 /// version, which stops and starts the apps of all stores.
-pub const VERSION: &str = "1";
+pub const VERSION: &str = "2";
 
 /// A line to the background process.
 #[derive(Debug, Serialize, Deserialize)]

@@ -12,13 +12,16 @@ use super::folder;
 use super::launch::{self, ReleaseStart};
 use super::process::{Background, ClientEnd, locked};
 use super::protocol::{LocalAnswer, LocalRequest, ObservedStore, StageOrder};
-use super::state::{AppRecord, ReleaseEnvironment, ReleaseState, StoredVariable, staged_host};
+use super::state::{
+    AppRecord, ReleaseEnvironment, ReleaseState, StoreState, StoredVariable, staged_host,
+};
 use super::{Error, images};
 use crate::ledger::RecordId;
 use crate::pipeline::Io;
 use crate::proxy::StoreRoutes;
 use crate::store::StoreId;
 use crate::target::AppState;
+use crate::target::hosts::{self, EarlierNames};
 
 /// How often the system is asked for a free port.
 const ATTEMPTS: u32 = 100;
@@ -50,7 +53,7 @@ impl Background {
                 token,
             } => {
                 let _lock = self.lock_store(&store).await;
-                self.switch(&store, release, hosts, &token)
+                self.switch(&store, release, &hosts, &token)
             }
             LocalRequest::Open { store, release } => {
                 Ok(LocalAnswer::Open(self.open(&store, &release)))
@@ -95,6 +98,7 @@ impl Background {
         client: &ClientEnd,
     ) -> Result<LocalAnswer, Error> {
         let (store, id) = (order.store.clone(), order.release.clone());
+        self.forget_names(&store, &id)?;
         let is_running = locked(&self.running).contains_key(&(store.clone(), id.clone()));
         if !is_running {
             let environment = self.environment(&order)?;
@@ -140,6 +144,19 @@ impl Background {
         Ok(LocalAnswer::Staged {
             ports: ports.unwrap_or_default(),
             address: self.addresses.url(&staged_host(&store, &id)),
+        })
+    }
+
+    /// A release that is staged again gets the names of the config at its switch.
+    fn forget_names(&self, store: &StoreId, id: &RecordId) -> Result<(), Error> {
+        let is_earlier = |it: &StoreState| it.earlier.as_ref().is_some_and(|it| it.release == *id);
+        if !self.read_state(|state| state.stores.get(store).is_some_and(is_earlier)) {
+            return Ok(());
+        }
+        self.change(|state| {
+            if let Some(store) = state.stores.get_mut(store) {
+                store.earlier = None;
+            }
         })
     }
 
@@ -298,7 +315,7 @@ impl Background {
         &self,
         id: &StoreId,
         release: RecordId,
-        hosts: Vec<String>,
+        wanted: &[String],
         token: &str,
     ) -> Result<LocalAnswer, Error> {
         let key = (id.clone(), release.clone());
@@ -316,15 +333,22 @@ impl Background {
             return Err(Error::OutOfSequence);
         }
         self.change(|state| {
-            // The config decides about host names: a store that had one of these was renamed, or has another
-            // one.
-            for other in state.stores.values_mut() {
-                other.hosts.retain(|host| !hosts.contains(host));
+            let stores = &mut state.stores;
+            let now = stores.entry(id.clone()).or_default();
+            let before = now.active.clone();
+            let earlier = now.earlier.take();
+            if let Some(earlier) = earlier.filter(|it| it.release == release) {
+                hosts::give_back(stores, id, earlier.names, |it| &mut it.hosts);
+            } else {
+                // The config decides about host names: a store that had one of these was renamed, or has
+                // another one.
+                let names = hosts::give(stores, (id, wanted), |it| &mut it.hosts);
+                let store = stores.entry(id.clone()).or_default();
+                store.earlier = before.map(|release| EarlierNames { release, names });
             }
-            let store = state.stores.entry(id.clone()).or_default();
+            let store = stores.entry(id.clone()).or_default();
             store.active = Some(release);
             store.since = Some(Timestamp::now());
-            store.hosts = hosts;
             store.switches += 1;
         })?;
         Ok(LocalAnswer::Done)

@@ -13,6 +13,7 @@ use super::protocol::ObservedStore;
 use crate::ledger::RecordId;
 use crate::proxy::{AppRoute, ProxyAddresses, StoreRoutes};
 use crate::store::{AppName, StoreId};
+use crate::target::hosts::EarlierNames;
 
 /// How many releases of a store are remembered with the values of their `.env` files.
 const REMEMBERED: usize = 50;
@@ -41,6 +42,9 @@ pub struct StoreState {
     /// Its public host names.
     #[serde(default)]
     pub hosts: Vec<String>,
+    /// The host names before the last switch.
+    #[serde(default)]
+    pub earlier: Option<EarlierNames<StoreId, RecordId>>,
     /// The page that is shown instead of the store.
     #[serde(default)]
     pub maintenance: Option<String>,

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use alokai::target::Target;
 use alokai::target::kubernetes::KubernetesTarget;
@@ -177,24 +177,31 @@ fn maintenance_and_switches_at_the_same_time_lose_nothing() {
         world.stage(&target, spec);
     }
     world.switch(&target, &releases[0]);
-    let (mut last, mut pages) = (0, 0);
+    let (mut last, pages) = (0, AtomicUsize::new(0));
     std::thread::scope(|scope| {
         let toggling = scope.spawn(|| {
             let target = world.target();
-            for page in [Some("a"), None, Some("b"), None] {
-                set(&world, &target, page);
+            // Until a switch has met the page, which is a matter of time.
+            for _ in 0..20 {
+                for page in [Some("a"), None, Some("b"), None] {
+                    set(&world, &target, page);
+                }
+                if pages.load(Ordering::Relaxed) > 0 {
+                    break;
+                }
             }
         });
         while !toggling.is_finished() {
             last = 1 - last;
             world.switch(&target, &releases[last]);
-            pages += usize::from(is_behind_page(&world.public()));
+            let met = usize::from(is_behind_page(&world.public()));
+            pages.fetch_add(met, Ordering::Relaxed);
             let observed = world.wait(target.observe(&us())).unwrap();
             assert_eq!(observed.active.as_ref(), Some(&releases[last].id));
         }
         toggling.join().unwrap();
     });
-    assert!(pages > 0);
+    assert!(pages.into_inner() > 0);
     let service = world.public();
     assert!(!is_behind_page(&service));
     let selected = &service["spec"]["selector"]["alokai.com/release"];

@@ -154,3 +154,45 @@ fn values_are_in_no_argument_record_and_readable_file() {
         crate::ledger::secrets::lacks(&path.display().to_string(), &bytes, &values);
     }
 }
+
+#[test]
+fn a_stop_and_a_page_are_refused_while_a_release_is_watched() {
+    let Some((project, _)) = shop() else {
+        return;
+    };
+    configure(&project, &json!({ "watch": 5 }));
+    let watched = || {
+        let run = project.start("store deploy --store us");
+        let state = project.path(".alokai/local/state.json");
+        let is_live = |state: String| state.contains("\"active\":\"R");
+        while !std::fs::read_to_string(&state).is_ok_and(is_live) {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        run
+    };
+    let run = watched();
+    for refused in ["store stop", "store stop --store us"] {
+        project
+            .alokai(refused)
+            .fails_with(1)
+            .stderr_contains("`us` is locked: `deploy` by ");
+    }
+    project
+        .alokai("store maintenance on --store us")
+        .fails_with(1)
+        .stderr_contains("`us` is locked: `deploy` by ");
+    Run::from(run.wait_with_output().unwrap()).succeeds();
+    let stopped = project.alokai("store stop").succeeds();
+    assert_eq!(stopped.stdout, "stopped us\n");
+    assert_eq!(project.read(".alokai/local/locks.json"), "{}");
+
+    // Without the lock, the release that was stopped has not failed.
+    let run = watched();
+    project.alokai("store lock release --store us").succeeds();
+    project.alokai("store stop").succeeds();
+    Run::from(run.wait_with_output().unwrap())
+        .fails_with(1)
+        .stderr_contains("another run has switched the traffic since then");
+    let failed = project.alokai("store releases --status failed").succeeds();
+    assert_eq!(failed.stdout, "");
+}

@@ -128,10 +128,25 @@ async fn a_domain_moves_to_the_store_that_has_it_in_the_config() {
     };
     assert_eq!(shown(), "first first");
 
+    let zero = stores.release("zero");
+    released(&*stores.target(), &zero).await;
     give("other.example", "eu");
     give("Shop.example", "us");
     let target = stores.target();
-    let after = released(&*target, &stores.release("second")).await;
+    let second = stores.release("second");
+    staged(&*target, &second).await;
+    for (spec, page) in [(&second, "second second"), (&zero, "first first")] {
+        let now = target.observe(&us()).await.unwrap();
+        target.switch(spec, &now.token).await.unwrap();
+        assert_eq!(shown(), page);
+    }
+    // The switch back has returned the names of both stores.
+    let back = target.observe(&first.store).await.unwrap();
+    assert_eq!(back.addresses, before.addresses);
+    let back = target.observe(&us()).await.unwrap();
+    assert_eq!(back.addresses.len(), 1);
+
+    let after = released(&*target, &second).await;
     assert!(after.addresses[1].starts_with("http://shop.example"));
     assert_eq!(shown(), "second second");
     let left = target.observe(&first.store).await.unwrap();

@@ -164,8 +164,19 @@ fn a_rollback_is_pinned_before_the_switch_and_a_failed_one_is_not() {
     while shop.active() == live {
         std::thread::sleep(Duration::from_millis(20));
     }
+    let rollbacks = || {
+        let history = shop.run("store history --json").succeeds().json();
+        let operations = history["operations"].as_array().unwrap();
+        let rollbacks = operations.iter().filter(|it| it["operation"] == "rollback");
+        let statuses = rollbacks.map(|it| it["status"].as_str().unwrap().to_owned());
+        statuses.collect::<Vec<_>>()
+    };
+    assert_eq!(rollbacks(), ["running", "failed"]);
+    shop.run("store history --push").succeeds();
+    assert_eq!(rollbacks(), ["running", "failed"]);
     let _ = run.kill();
     let _ = run.wait();
+    assert_eq!(rollbacks(), ["interrupted", "failed"]);
     wait_for_verbs(&shop);
     let _ = std::fs::remove_file(shop.project.path(".alokai/target/us.lock"));
     shop.mood("us", "");
@@ -174,4 +185,9 @@ fn a_rollback_is_pinned_before_the_switch_and_a_failed_one_is_not() {
     let deployed = shop.deploy().succeeds();
     assert!(deployed.stderr.contains("is pinned"), "{}", deployed.stderr);
     assert_eq!(shop.active(), rolled_back);
+    // The deploy has recorded the end, for other machines.
+    let events = shop.records("events");
+    let mut ends = events.iter().filter(|it| it["what"] == "ended");
+    assert!(ends.any(|it| it["interrupted"] == true), "{events:?}");
+    assert_eq!(rollbacks(), ["interrupted", "failed"]);
 }
