@@ -28,7 +28,7 @@ pub fn build(global: &Global, options: &BuildOptions) -> Result<(), AnyError> {
         let access = environment.secrets();
         prepare(project, &environment, access, select, work, until)
     };
-    run(&prepare, Some(work), &options.output)
+    run(&prepare, Some(work), options.output.json)
 }
 
 pub fn run_script(global: &Global, options: &RunOptions) -> Result<(), AnyError> {
@@ -42,7 +42,7 @@ pub fn run_script(global: &Global, options: &RunOptions) -> Result<(), AnyError>
             plan::Work::script(options.script.clone(), options.arguments.clone());
         Ok(prepared)
     };
-    run(&prepare, Some(work), &options.output)
+    run(&prepare, Some(work), options.output.json)
 }
 
 pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> {
@@ -86,7 +86,7 @@ pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> 
         }
         Ok(prepared)
     };
-    run(&prepare, Some(work), &options.output)
+    run(&prepare, Some(work), options.output.json)
 }
 
 /// Whether all selected stores run on this machine and no registry is configured, so that their images need

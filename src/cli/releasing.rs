@@ -38,8 +38,29 @@ pub struct RunTargets {
     waves: Vec<Vec<StoreId>>,
 }
 
-/// The stores that were deployed, those whose release was made, and how the run ended.
-type ReleasedRun = (Vec<Deployed>, FinishedStores, Result<(), pipeline::Error>);
+/// The stores whose release was made.
+#[derive(Debug, Default)]
+pub struct Released {
+    /// Those whose release is live.
+    pub live: Vec<Deployed>,
+    /// Those whose release gets no traffic.
+    pub not_live: Vec<Deployed>,
+}
+
+impl Released {
+    /// Sorts what was done into both.
+    pub fn of(done: &[StoreOutcome]) -> Self {
+        let (live, not_live): (Vec<_>, Vec<_>) = done.iter().partition(|it| it.is_active);
+        let rows = |outcomes: Vec<&StoreOutcome>| outcomes.into_iter().map(deployed).collect();
+        Self {
+            live: rows(live),
+            not_live: rows(not_live),
+        }
+    }
+}
+
+/// The stores whose release was made, as the summary and the records have them, and how the run ended.
+type ReleasedRun = (Released, FinishedStores, Result<(), pipeline::Error>);
 
 impl RunTargets {
     /// The targets of the stores that the plan makes live.
@@ -143,8 +164,7 @@ impl RunTargets {
                 .events
                 .notice(format!("these stores are unchanged: {stores}"));
         }
-        let done = flowed.done.iter().filter(|it| it.is_active);
-        let deployed = done.map(deployed).collect();
+        let released = Released::of(&flowed.done);
         let finished = flowed.done.iter();
         let finished = finished
             .map(|it| (it.store.clone(), Some(it.release.id.clone())))
@@ -165,7 +185,7 @@ impl RunTargets {
         } else {
             Err(pipeline::Error::Failed { failures })
         };
-        (deployed, finished, result)
+        (released, finished, result)
     }
 
     /// The order that makes a build live. `known` are the records, and `live` is the release that is live by
@@ -409,6 +429,8 @@ fn not_live(outcome: &StoreOutcome) -> String {
 fn deployed(outcome: &StoreOutcome) -> Deployed {
     Deployed {
         store_id: outcome.store.to_string(),
+        release: outcome.release.id.to_string(),
+        target: outcome.release.target.clone(),
         address: outcome.address.clone().unwrap_or_default(),
         is_local: outcome.release.target == TargetKind::Local.name(),
     }

@@ -23,14 +23,6 @@ pub struct ReleaseOptions {
     pub wave: Vec<String>,
 }
 
-/// The output of a command that makes a release live.
-#[derive(Debug, Args)]
-pub struct ReleaseOutput {
-    /// Prints NDJSON events; `rollback --dry-run` prints one JSON document
-    #[arg(long)]
-    pub json: bool,
-}
-
 /// The store of a command.
 #[derive(Debug, Args)]
 pub struct OneStoreOptions {
@@ -41,9 +33,16 @@ pub struct OneStoreOptions {
     #[arg(long)]
     pub local: bool,
     #[command(flatten)]
-    pub output: ReleaseOutput,
-    #[command(flatten)]
     pub access: AccessOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct UnpinOptions {
+    /// Prints one JSON document
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub place: OneStoreOptions,
 }
 
 #[derive(Debug, Args)]
@@ -57,11 +56,15 @@ pub struct MakeLiveOptions {
     /// Ends after the request to the console, without waiting for the store [env: CLI_CONSOLE_NO_WAIT]
     #[arg(long)]
     pub no_wait: bool,
+    /// Prints NDJSON events, the summary last
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub place: OneStoreOptions,
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "options of the command line")]
 pub struct RollbackOptions {
     /// The release to return to [default: the one that was live before; repeated rollbacks go further back]
     #[arg(value_name = "RELEASE")]
@@ -75,6 +78,9 @@ pub struct RollbackOptions {
     /// Lists the releases to which a rollback can go, and changes nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Prints NDJSON events, the summary last; one JSON document with `--dry-run`
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub place: OneStoreOptions,
 }
@@ -84,6 +90,9 @@ pub struct UnstageOptions {
     /// The release to stop [default: all that are staged]
     #[arg(value_name = "RELEASE")]
     pub id: Option<String>,
+    /// Prints one JSON document
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub place: OneStoreOptions,
 }

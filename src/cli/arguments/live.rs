@@ -89,6 +89,9 @@ pub struct ReleasesPruneOptions {
     /// Prints what would be removed, and removes nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Prints one JSON document
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub place: OneStoreOptions,
 }

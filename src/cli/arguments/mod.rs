@@ -226,7 +226,7 @@ pub(super) enum StoreCommand {
     /// Makes an earlier release live again, and pins the store
     Rollback(flow::RollbackOptions),
     /// Removes the pin of a store, so that deploys make their releases live again
-    Unpin(flow::OneStoreOptions),
+    Unpin(flow::UnpinOptions),
     /// Stops releases that run without traffic
     Unstage(flow::UnstageOptions),
     /// Prints the objects of a store in a Kubernetes cluster, for GitOps
@@ -501,7 +501,7 @@ impl FailOn {
 
 #[derive(Debug, Args)]
 pub(super) struct Output {
-    /// Prints NDJSON events; one JSON document with `--dry-run` or `--check`
+    /// Prints NDJSON events, the summary last; one JSON document with `--dry-run`
     #[arg(long)]
     pub json: bool,
 }

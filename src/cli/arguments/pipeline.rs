@@ -17,8 +17,9 @@ pub struct ComposeOptions {
     /// Keeps `.out` in step with changing sources until it is interrupted; starts no servers
     #[arg(long, conflicts_with = "check")]
     pub watch: bool,
-    #[command(flatten)]
-    pub output: Output,
+    /// Prints NDJSON events; one JSON document with `--check`
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
