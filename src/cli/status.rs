@@ -16,7 +16,7 @@ use super::store_targets::StoreTargets;
 use super::{answer, builds, history};
 use crate::error::Error as AnyError;
 use crate::ledger::{
-    BuildRecord, EventRecord, LedgerTargets, RecordId, RecordSet, ReleaseStatus, TargetHistory,
+    BuildRecord, EventRecord, LedgerTargets, RecordId, RecordSet, ReleaseReason, ReleaseStatus, TargetHistory,
     TargetState, open_runs,
 };
 use crate::store::{Store, StoreId};
@@ -243,6 +243,15 @@ impl<'a> StoreStatus<'a> {
         self.records.event(self.history.state.pin.as_ref()?)
     }
 
+    /// Whether a release became live after the pin that no rollback has made.
+    fn is_live_since(&self, pin: &EventRecord) -> bool {
+        let is_later = |released: &EventRecord| released.id > pin.id;
+        let live = self.history.state.active.as_ref();
+        let made = live.and_then(|id| self.records.release(id));
+        self.history.released.is_some_and(is_later)
+            && made.is_some_and(|made| made.reason != ReleaseReason::Rollback)
+    }
+
     /// The newest release, if it was made after the live one and nothing runs yet.
     fn waiting(&self) -> Option<&'a RecordId> {
         let latest = self.history.latest?;
@@ -390,9 +399,7 @@ impl<'a> StoreStatus<'a> {
             format!("{} by {user} on {host}", format.age(event.id.made_at()))
         };
         if let Some(pin) = self.pin() {
-            let released = self.history.released;
-            let is_later = released.is_some_and(|released| released.id > pin.id);
-            let later = if is_later {
+            let later = if self.is_live_since(pin) {
                 "; a release became live after it"
             } else {
                 ""

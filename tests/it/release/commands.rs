@@ -180,6 +180,11 @@ fn a_rollback_copies_forward_and_pins_the_store() {
     );
     assert_eq!(copy["previous"], live[2].as_str());
 
+    // The pin and the release are of the same rollback.
+    let status = shop.run("store status --store us").succeeds();
+    status.stdout_contains("  pinned      ");
+    status.stdout_lacks("became live after it");
+
     // A deploy is staged only, until the pin is removed.
     shop.commit("fourth");
     let run = shop.deploy().succeeds();
