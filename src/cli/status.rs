@@ -16,8 +16,8 @@ use super::store_targets::StoreTargets;
 use super::{answer, builds, history};
 use crate::error::Error as AnyError;
 use crate::ledger::{
-    BuildRecord, EventRecord, LedgerTargets, RecordId, RecordSet, ReleaseReason, ReleaseStatus, TargetHistory,
-    TargetState, open_runs,
+    BuildRecord, EventRecord, LedgerTargets, RecordId, RecordSet, ReleaseReason, ReleaseStatus,
+    TargetHistory, TargetState, open_runs,
 };
 use crate::store::{Store, StoreId};
 use crate::target::{LockClaim, Observed, Target, place_options};
@@ -149,8 +149,8 @@ fn runs<'a>(
     runs
 }
 
-/// Where a target differs from the records.
-fn drift(observed: &Observed, recorded: &TargetState, stages: bool) -> Vec<String> {
+/// Where a target differs from the records. Staged releases are only compared where the target has them.
+fn drift(observed: &Observed, recorded: &TargetState, compares_staged: bool) -> Vec<String> {
     let mut drift = Vec::new();
     match (&observed.active, &recorded.active) {
         (Some(active), Some(said)) if active != said => drift.push(format!(
@@ -164,7 +164,7 @@ fn drift(observed: &Observed, recorded: &TargetState, stages: bool) -> Vec<Strin
         )),
         _ => {}
     }
-    if stages {
+    if compares_staged {
         let runs = |id: &RecordId| observed.staged.iter().any(|it| it.release == *id);
         for staged in &observed.staged {
             let id = &staged.release;
@@ -276,9 +276,13 @@ impl<'a> StoreStatus<'a> {
     }
 
     fn drift(&self) -> Vec<String> {
+        // A run stages and stops releases before it records that.
+        let is_busy =
+            self.asked.lock.is_some() || self.runs.iter().any(|(_, is_running)| *is_running);
+        let compares_staged = self.asked.stages && !is_busy;
         let observed = self.asked.observed.as_ref();
         observed.map_or_else(Vec::new, |observed| {
-            drift(observed, &self.history.state, self.asked.stages)
+            drift(observed, &self.history.state, compares_staged)
         })
     }
 

@@ -231,6 +231,20 @@ fn the_target_tells_what_is_live_and_drift_is_shown() {
     shop.run("store lock status")
         .succeeds()
         .stdout_contains("eva on laptop");
+    // What a run under way has staged is recorded later.
+    let idle = shop.state("us");
+    let mut state = idle.clone();
+    state["releases"][staged] = json!({ "mood": "well", "apps": [] });
+    shop.project
+        .write(".alokai/target/us.json", state.to_string());
+    assert_eq!(status()["stores"][1]["drift"], json!([]));
+    shop.project.remove(".alokai/target/us.lock");
+    let drift = status()["stores"][1]["drift"].to_string();
+    assert!(drift.contains("is staged, and the records do not say so"), "{drift}");
+    shop.project
+        .write(".alokai/target/us.json", idle.to_string());
+    shop.project
+        .write(".alokai/target/us.lock", lock.to_string());
     let locked = shop.run("store settings set --store us A=1").fails_with(1);
     locked.stderr_contains("`us` is locked");
     locked.stderr_contains("alokai store lock release --store us");
