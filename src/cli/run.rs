@@ -19,7 +19,7 @@ use super::services::{RunServices, services};
 use super::{answer, resume};
 use crate::cache::{Cache, RemoteCacheSettings};
 use crate::config::{HookStage, Project};
-use crate::error::Error as AnyError;
+use crate::error::{Error as AnyError, Exit};
 use crate::event::{Stage, seconds};
 use crate::ledger::{BuildStatus, first_line};
 use crate::pipeline::{
@@ -292,13 +292,19 @@ fn under_lock(
     if let Err(error) = record_killed_runs(&plan.project, &lock) {
         events.notice(format!("earlier runs are not recorded as killed: {error}"));
     }
+    let targets = RunTargets::new(&plan, project, &services, wanted);
+    // Wrong input, such as an unknown wave, is no deploy that has failed, so it is not recorded.
+    let is_wrong_input = |error: &AnyError| error.exit() == Exit::Input;
+    let targets = match targets {
+        Err(error) if is_wrong_input(&error) => return Err(error),
+        targets => targets,
+    };
     let recorder = BuildRecorder::start(&plan, environment::actor(), transcripts, events);
     options.builds = recorder
         .as_ref()
         .map(BuildRecorder::ids)
         .unwrap_or_default();
     let options = Arc::new(options);
-    let targets = RunTargets::new(&plan, project, &services, wanted);
     let targets = targets.inspect_err(|error| {
         if let Some(recorder) = &recorder {
             recorder.end_early(&error.to_string(), events);
