@@ -2,7 +2,7 @@
 
 use super::arguments::flow::ReleaseOptions;
 use super::arguments::{
-    BuildOptions, DeployOptions, Global, RunOptions, Select, Shard, WorkOptions,
+    BuildOptions, DeployOptions, Global, RunOptions, Select, WorkOptions,
 };
 use super::deploy_settings::deploy_settings;
 use super::environment::{Environment, NodeVersion, surroundings as surroundings_of, tell};
@@ -104,15 +104,6 @@ fn is_for_this_machine(project: &Project, request: &Request) -> bool {
     !stores.is_empty() && stores.iter().all(is_local)
 }
 
-/// The ids of the stores of a shard. They are sorted first, so that all machines divide the stores in the
-/// same way.
-fn ids_of_shard(stores: &[&Store], shard: Shard) -> Vec<String> {
-    let mut ids: Vec<String> = stores.iter().map(|store| store.id.to_string()).collect();
-    ids.sort();
-    let ids = ids.into_iter().skip(shard.index).step_by(shard.count);
-    ids.collect()
-}
-
 /// The request up to a stage, and what it is carried out in. Node is asked for its version while
 /// the stores are chosen.
 fn prepare(
@@ -130,7 +121,7 @@ fn prepare(
     let mut request = request(&project, select, until)?;
     if let Some(shard) = work.shard {
         let stores = request.selection.stores(&project)?;
-        let ids = ids_of_shard(&stores, shard);
+        let ids = shard.of(stores.iter().map(|store| store.id.to_string()).collect());
         tell(&match ids.as_slice() {
             [] => format!("note: shard {shard} has no stores"),
             ids => format!("note: shard {shard}: {}", ids.join(", ")),

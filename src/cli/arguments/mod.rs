@@ -349,7 +349,7 @@ pub(super) struct ChangedOptions {
     /// Prints a job matrix for a CI system
     #[arg(long, value_name = "CI")]
     pub matrix: Option<Matrix>,
-    /// Only one shard of the stores: `2/5` is the second of five shards
+    /// Only one shard of the changed stores: `2/5` is the second of five shards
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
 }
@@ -370,6 +370,16 @@ pub(super) struct Shard {
     pub index: usize,
     /// How many shards there are.
     pub count: usize,
+}
+
+impl Shard {
+    /// The ids of this shard of the selected stores. They are sorted first, so that all machines and commands
+    /// divide the stores in the same way.
+    pub fn of(self, mut ids: Vec<String>) -> Vec<String> {
+        ids.sort();
+        let ids = ids.into_iter().skip(self.index).step_by(self.count);
+        ids.collect()
+    }
 }
 
 impl std::fmt::Display for Shard {
