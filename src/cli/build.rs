@@ -79,7 +79,12 @@ pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> 
         request.attest = !options.no_attest;
         request.registry = environment.registry(&options.access);
         request.console = environment.console(&options.access);
-        request.local = options.local || is_for_this_machine(&prepared.project, request);
+        // The plan reports stores that cannot be selected.
+        let stores = request.selection.stores(&prepared.project);
+        let stores = stores.unwrap_or_default();
+        let registry = &request.registry;
+        request.local =
+            options.local || is_for_this_machine(&prepared.project, &stores, registry.as_ref());
         if request.local {
             request.registry = Some(LOCAL_REGISTRY.into());
             request.console = None;
@@ -89,14 +94,16 @@ pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> 
     run(&prepare, Some(work), options.output.json)
 }
 
-/// Whether all selected stores run on this machine and no registry is configured, so that their images need
-/// none.
-fn is_for_this_machine(project: &Project, request: &Request) -> bool {
-    if request.registry.is_some() || project.settings.registry.url.is_some() {
+/// Whether all these stores run on this machine and no registry is configured, so that their images need
+/// none. `registry` is that of the command line or the environment.
+pub fn is_for_this_machine(
+    project: &Project,
+    stores: &[&Store],
+    registry: Option<&String>,
+) -> bool {
+    if registry.is_some() || project.settings.registry.url.is_some() {
         return false;
     }
-    // The plan reports stores that cannot be selected.
-    let stores = request.selection.stores(project).unwrap_or_default();
     let is_local = |store: &&Store| {
         let deployment = store.deployment.as_ref();
         deployment.is_some_and(|it| plan::target_of(project, it) == TargetKind::Local)

@@ -84,6 +84,7 @@ impl RunTargets {
             console: plan.console.clone(),
             plan: Some(Arc::clone(plan)),
             local: environment::local_client(&plan.project),
+            examines: false,
         };
         let mut targets = BTreeMap::new();
         for release in &plan.releases {
@@ -325,6 +326,7 @@ pub fn observed(
         console: plan.console.clone(),
         plan: None,
         local: environment::local_client(&plan.project),
+        examines: false,
     };
     let mut targets = TargetsByKind::new(&context);
     let known = releases
@@ -355,6 +357,7 @@ pub fn steps(plan: &Plan, prepared: PreparedCommand) -> Result<Vec<ReleaseSteps>
         console: plan.console.clone(),
         plan: None,
         local: environment::local_client(&plan.project),
+        examines: false,
     };
     let kinds: BTreeMap<_, _> = plan
         .releases

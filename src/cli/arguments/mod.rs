@@ -82,7 +82,7 @@ pub(super) enum Command {
     Man(ManOptions),
     /// Writes the first config of a project, after showing it
     Init(InitOptions),
-    /// Checks what a deploy needs: versions, git, config, registry, console, disk
+    /// Checks what a deploy needs: versions, git, config, registry, targets, disk
     Doctor(DoctorOptions),
     /// Runs a script in a sandbox; `--sandbox` calls this command
     #[command(name = SANDBOX_COMMAND, hide = true)]
