@@ -1,9 +1,7 @@
 //! `store build`, `store run` and `store deploy`.
 
 use super::arguments::flow::ReleaseOptions;
-use super::arguments::{
-    BuildOptions, DeployOptions, Global, RunOptions, Select, WorkOptions,
-};
+use super::arguments::{BuildOptions, DeployOptions, Global, RunOptions, Select, WorkOptions};
 use super::deploy_settings::deploy_settings;
 use super::environment::{Environment, NodeVersion, surroundings as surroundings_of, tell};
 use super::run::{PreparedCommand, RunSetup, request, run};
@@ -13,7 +11,7 @@ use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::Stage;
 use crate::pipeline::Access;
-use crate::plan::{self, LOCAL_REGISTRY, Request, Selection};
+use crate::plan::{self, LOCAL_REGISTRY, Selection};
 use crate::store::{Store, TargetKind};
 
 pub fn build(global: &Global, options: &BuildOptions) -> Result<(), AnyError> {

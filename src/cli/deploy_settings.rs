@@ -108,6 +108,7 @@ fn order(
     }
     let no_build = || {
         crate::release::Error::from(SettingsError::NoBuild {
+            target: target.name(),
             store: store.id.clone(),
         })
     };

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use tokio::runtime::Runtime;
 
 use super::arguments::flow::ReleaseOptions;
 use super::ask_targets::{Answer, TargetsByKind, ask_each, observe};
@@ -19,7 +20,7 @@ use crate::event::Stage;
 use crate::ledger::{
     BuildRecord, BuildStatus, RecordFolder, RecordId, RecordSet, ReleaseReason, continue_after,
 };
-use crate::pipeline::{self, PipelineOptions, Services, StageError, TargetChecks};
+use crate::pipeline::{self, Access, PipelineOptions, Services, StageError, TargetChecks};
 use crate::plan::{Plan, ReleaseSteps, no_staging};
 use crate::release::{
     self, Flow, FlowOptions, ReleaseAction, ReleaseOrder, StoreOutcome, ancestry_of, build_of,
@@ -286,7 +287,8 @@ fn notes(
     let pinned = pinned.iter().copied().filter(|store| is_here(store));
     notes.extend(pinned.map(|store| {
         format!(
-            "`{store}` is pinned: its release is staged and gets no traffic. `alokai store unpin --store {store}` removes the pin."
+            "`{store}` is pinned: its release is staged and gets no traffic. `alokai store unpin {}` removes the pin.",
+            place_options(store, kind.name())
         )
     }));
     let grouped: BTreeSet<&StoreId> = groups.iter().flatten().collect();
@@ -301,6 +303,19 @@ fn notes(
         }
     }
     notes
+}
+
+/// What targets are made from for questions about a plan that is not carried out.
+fn context_of(plan: &Plan, project: Project, access: Access, runtime: &Runtime) -> TargetContext {
+    let services = services_without_run(&plan.project, access, runtime.handle().clone());
+    TargetContext {
+        services: Arc::new(services),
+        project: Arc::new(project),
+        console: plan.console.clone(),
+        plan: None,
+        local: environment::local_client(&plan.project),
+        examines: false,
+    }
 }
 
 /// What the targets of these stores of a plan run. `None` for a target that does not say.
@@ -319,15 +334,7 @@ pub fn observed(
         .build()
         .map_err(|source| Error::Start { source })?;
     let access = prepared.surroundings.access.clone();
-    let services = services_without_run(&plan.project, access, runtime.handle().clone());
-    let context = TargetContext {
-        services: Arc::new(services),
-        project: Arc::new(prepared.project.clone()),
-        console: plan.console.clone(),
-        plan: None,
-        local: environment::local_client(&plan.project),
-        examines: false,
-    };
+    let context = context_of(plan, prepared.project.clone(), access, &runtime);
     let mut targets = TargetsByKind::new(&context);
     let known = releases
         .into_iter()
@@ -347,18 +354,7 @@ pub fn steps(plan: &Plan, prepared: PreparedCommand) -> Result<Vec<ReleaseSteps>
         .map_err(|source| Error::Start { source })?;
     let wanted = prepared.release;
     let access = prepared.surroundings.access;
-    let context = TargetContext {
-        services: Arc::new(services_without_run(
-            &plan.project,
-            access,
-            runtime.handle().clone(),
-        )),
-        project: Arc::new(prepared.project),
-        console: plan.console.clone(),
-        plan: None,
-        local: environment::local_client(&plan.project),
-        examines: false,
-    };
+    let context = context_of(plan, prepared.project, access, &runtime);
     let kinds: BTreeMap<_, _> = plan
         .releases
         .iter()

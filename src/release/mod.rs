@@ -204,7 +204,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::release::locked),
         help(
-            "wait until that run has ended; a lock that is not renewed for {lease} s is taken over, and `alokai store lock release --store {store}` removes the lock of a run that does not exist any more"
+            "wait until that run has ended; a lock that is not renewed for {lease} s is taken over, and `alokai store lock release {place}` removes the lock of a run that does not exist any more"
         )
     )]
     Locked {
@@ -214,16 +214,20 @@ pub enum Error {
         holder: String,
         /// Its lease in seconds.
         lease: u64,
+        /// The options that name the store and its target.
+        place: String,
     },
     /// Another run took the lock over.
     #[error("the lock of `{store}` was lost: {reason}")]
     #[diagnostic(
         code(alokai::release::lock_lost),
         help(
-            "`alokai store status` shows what is live and who has the lock now; then run the command again"
+            "`alokai store status {place}` shows what is live and who has the lock now; then run the command again"
         )
     )]
     LockLost {
+        /// The options that name the store and its target.
+        place: String,
         /// The store.
         store: StoreId,
         /// How.
@@ -271,7 +275,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::release::wrong),
         help(
-            "`alokai store releases` lists the releases, `alokai store builds` the builds, and `alokai store rollback --dry-run` the releases to return to"
+            "`alokai store releases` lists the releases, `alokai store builds` the builds, and `alokai store rollback {place} --dry-run` the releases to return to"
         )
     )]
     WrongRelease {
@@ -279,6 +283,8 @@ pub enum Error {
         id: RecordId,
         /// Why not.
         why: String,
+        /// The options that name the store and its target.
+        place: String,
     },
     /// No earlier release can be made live again.
     #[error("the store `{store}` has no earlier release to go back to{candidates}")]
