@@ -4,22 +4,24 @@ use clap::Args;
 
 use super::AccessOptions;
 
+/// The heading of the options below. A heading of the whole struct would also be that of all options after it.
+const RELEASE: &str = "Release";
+
 /// How the stores of a deploy become live.
 #[derive(Debug, Default, Clone, Args)]
-#[command(next_help_heading = "Release")]
 pub struct ReleaseOptions {
     /// Builds and stages a release that gets no traffic; `store release` makes it live
-    #[arg(long)]
+    #[arg(long, help_heading = RELEASE)]
     pub no_release: bool,
     /// Releases a commit although a newer one is live
-    #[arg(long)]
+    #[arg(long, help_heading = RELEASE)]
     pub allow_older: bool,
     /// Ends after the request to the console, without waiting for the store [env: CLI_CONSOLE_NO_WAIT]
-    #[arg(long)]
+    #[arg(long, help_heading = RELEASE)]
     pub no_wait: bool,
     /// Makes the stores live in groups, and stops at a group with a failure: `10%,50%`, or names of
     /// `deploy.waves` and `rest`
-    #[arg(long, value_name = "WAVES", value_delimiter = ',')]
+    #[arg(long, value_name = "WAVES", value_delimiter = ',', help_heading = RELEASE)]
     pub wave: Vec<String>,
 }
 

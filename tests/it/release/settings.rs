@@ -240,7 +240,10 @@ fn the_target_tells_what_is_live_and_drift_is_shown() {
     assert_eq!(status()["stores"][1]["drift"], json!([]));
     shop.project.remove(".alokai/target/us.lock");
     let drift = status()["stores"][1]["drift"].to_string();
-    assert!(drift.contains("is staged, and the records do not say so"), "{drift}");
+    assert!(
+        drift.contains("is staged, and the records do not say so"),
+        "{drift}"
+    );
     shop.project
         .write(".alokai/target/us.json", idle.to_string());
     shop.project
@@ -369,7 +372,7 @@ fn a_failed_deploy_is_continued_with_the_stores_that_are_missing() {
     let run = shop.run("store deploy --all --resume").succeeds();
     run.stderr_contains("all stores of this plan are done: eu, us");
     let run = shop.run("store deploy --retry-failed").succeeds();
-    run.stderr_contains("the last deploy of no selected store has failed");
+    run.stderr_contains("nothing to retry: the last deploy of each selected store succeeded");
 
     // Another commit is another plan, and a rollback ends what a plan has done.
     shop.commit("second");
