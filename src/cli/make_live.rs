@@ -21,6 +21,7 @@ use super::run::{document, summary_event};
 use super::store_targets::StoreTargets;
 use super::{Error, answer};
 use crate::error::Error as AnyError;
+use crate::event::seconds;
 use crate::ledger::{Record, RecordId, RecordSet, ReleaseReason, continue_after};
 use crate::pipeline;
 use crate::release::{
@@ -28,7 +29,6 @@ use crate::release::{
     StoreSnapshot, ancestry_of, candidates, chosen, copy_forward, earlier, missing_images,
     new_release, no_candidate,
 };
-use crate::event::seconds;
 use crate::report::{Deployed, Detail, SummaryTable};
 use crate::store::{Store, StoreId, TargetKind};
 use crate::target::{Target, place_options};
@@ -376,55 +376,62 @@ pub fn release(global: &Global, options: &MakeLiveOptions) -> Result<(), AnyErro
 }
 
 fn release_at(place: &StoreAtTarget, id: &str, answers: &mut Answers) -> Result<(), AnyError> {
-        let target = Arc::clone(&place.target);
-        let wanted = chosen(&place.known, place.id(), target.name(), id)?;
-        let actor = environment::actor();
-        let (build, release, is_recorded) = match wanted {
-            Chosen::Release(candidate) => {
-                place.check_images(&candidate)?;
-                (candidate.build.clone(), candidate.release.clone(), true)
-            }
-            Chosen::Build(build) => {
-                let recorded = place.known.targets();
-                let live = recorded.last_live(place.id(), target.name());
-                let known = &place.known;
-                let settings = known.next_settings(place.id(), target.name(), live);
-                let reason = ReleaseReason::Promote;
-                let release = new_release(build, target.name(), reason, settings, &actor);
-                let candidate = Candidate {
-                    release: &release,
-                    build,
-                };
-                place.check_images(&candidate)?;
-                (build.clone(), release, false)
-            }
-        };
-        place.targets.preflight()?;
-        let now = place.snapshot()?;
-        // What a killed run has left is removed by a run that changes nothing else.
-        let keep = usize::from(place.targets.project.settings.deploy.keep);
-        let is_clean = now.observed.staged.is_empty() && now.observed.kept.len() <= keep;
-        if now.active.as_ref() == Some(&release.id) && now.state.pin.is_none() && is_clean {
-            let (store, id) = (place.id(), &release.id);
-            place.tell_what_is_down(id);
-            answers.lines.push(format!("{store}: {id} gets the traffic already"));
-            answers.released.live.push(Deployed {
-                store_id: store.to_string(),
-                release: id.to_string(),
-                target: release.target.clone(),
-                address: now.observed.addresses.into_iter().next().unwrap_or_default(),
-                is_local: release.target == TargetKind::Local.name(),
-            });
-            return Ok(());
+    let target = Arc::clone(&place.target);
+    let wanted = chosen(&place.known, place.id(), target.name(), id)?;
+    let actor = environment::actor();
+    let (build, release, is_recorded) = match wanted {
+        Chosen::Release(candidate) => {
+            place.check_images(&candidate)?;
+            (candidate.build.clone(), candidate.release.clone(), true)
         }
-        let order = ReleaseOrder {
-            target,
-            build,
-            release,
-            is_recorded,
-            action: ReleaseAction::Release,
-        };
-        place.carry_out(order, answers)
+        Chosen::Build(build) => {
+            let recorded = place.known.targets();
+            let live = recorded.last_live(place.id(), target.name());
+            let known = &place.known;
+            let settings = known.next_settings(place.id(), target.name(), live);
+            let reason = ReleaseReason::Promote;
+            let release = new_release(build, target.name(), reason, settings, &actor);
+            let candidate = Candidate {
+                release: &release,
+                build,
+            };
+            place.check_images(&candidate)?;
+            (build.clone(), release, false)
+        }
+    };
+    place.targets.preflight()?;
+    let now = place.snapshot()?;
+    // What a killed run has left is removed by a run that changes nothing else.
+    let keep = usize::from(place.targets.project.settings.deploy.keep);
+    let is_clean = now.observed.staged.is_empty() && now.observed.kept.len() <= keep;
+    if now.active.as_ref() == Some(&release.id) && now.state.pin.is_none() && is_clean {
+        let (store, id) = (place.id(), &release.id);
+        place.tell_what_is_down(id);
+        answers
+            .lines
+            .push(format!("{store}: {id} gets the traffic already"));
+        answers.released.live.push(Deployed {
+            store_id: store.to_string(),
+            release: id.to_string(),
+            target: release.target.clone(),
+            address: now
+                .observed
+                .addresses
+                .into_iter()
+                .next()
+                .unwrap_or_default(),
+            is_local: release.target == TargetKind::Local.name(),
+        });
+        return Ok(());
+    }
+    let order = ReleaseOrder {
+        target,
+        build,
+        release,
+        is_recorded,
+        action: ReleaseAction::Release,
+    };
+    place.carry_out(order, answers)
 }
 
 pub fn rollback(global: &Global, options: &RollbackOptions) -> Result<(), AnyError> {
@@ -454,22 +461,20 @@ fn roll_back_at(
     let now = place.snapshot()?;
     let active = now.active.as_ref();
     let all = candidates(&now.records, &now.state, active);
-    let wanted = match &options.id {
-        Some(id) => {
-            let found = place.known.find(id).map_err(crate::ledger::Error::from);
-            let found = found.map_err(release::Error::from)?;
-            let wanted = all.iter().find(|it| it.release.id == *found.id()).copied();
-            let at = (place.id(), place.target.name());
-            wanted.ok_or_else(|| no_candidate(found, &now.records, at, active))?
-        }
-        None => {
-            let default = earlier(&now.records, &now.state, active);
-            default.ok_or_else(|| release::Error::NoEarlier {
-                store: place.id().clone(),
-                candidates: lines(place, &all, None) + &place.releases_elsewhere(),
-                place: place_options(place.id(), place.target.name()),
-            })?
-        }
+    let wanted = if let Some(id) = &options.id {
+        let found = place.known.find(id).map_err(crate::ledger::Error::from);
+        let found = found.map_err(release::Error::from)?;
+        let wanted = all.iter().find(|it| it.release.id == *found.id()).copied();
+        let at = (place.id(), place.target.name());
+        wanted.ok_or_else(|| no_candidate(found, &now.records, at, active))?
+    } else {
+        let default = earlier(&now.records, &now.state, active);
+        default.ok_or_else(|| release::Error::NoEarlier {
+            store: place.id().clone(),
+            is_listed: !all.is_empty(),
+            candidates: lines(place, &all, None) + &place.releases_elsewhere(),
+            place: place_options(place.id(), place.target.name()),
+        })?
     };
     place.check_images(&wanted)?;
     let live = active.and_then(|active| match now.records.get(active) {

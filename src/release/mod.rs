@@ -290,15 +290,15 @@ pub enum Error {
     #[error("the store `{store}` has no earlier release to go back to{candidates}")]
     #[diagnostic(
         code(alokai::release::no_earlier),
-        help(
-            "name one of the listed releases: `alokai store rollback {place} <ID>`; only releases that were live and stayed healthy are listed"
-        )
+        help("{}", no_earlier(*is_listed, place))
     )]
     NoEarlier {
         /// The store.
         store: StoreId,
-        /// The candidates, one a line.
+        /// The candidates, one a line, and other releases that may be meant.
         candidates: String,
+        /// Whether there is a candidate.
+        is_listed: bool,
         /// The options that name the store and its target.
         place: String,
     },
@@ -391,6 +391,20 @@ impl Error {
             Self::Interrupted { .. } => DeployFault::Interrupted,
             _ => DeployFault::Work,
         }
+    }
+}
+
+/// What to do if a rollback without an id has no release to go back to.
+fn no_earlier(is_listed: bool, place: &str) -> String {
+    let rule = "only releases that were live and stayed healthy";
+    if is_listed {
+        format!(
+            "name one of the listed releases: `alokai store rollback {place} <ID>`; {rule} are listed"
+        )
+    } else {
+        format!(
+            "a rollback can go to {rule}, and no other one was; `alokai store release <ID> {place}` makes any release or build live"
+        )
     }
 }
 

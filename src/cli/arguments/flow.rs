@@ -29,7 +29,7 @@ pub struct ReleaseOptions {
 #[derive(Debug, Args)]
 pub struct OneStoreOptions {
     /// The store
-    #[arg(short, long, visible_alias = "store-id", value_name = "ID")]
+    #[arg(short, long, visible_alias = "store-id", value_name = "ID", value_parser = one_store)]
     pub store: String,
     /// Uses this machine, to which `store deploy --local` deploys
     #[arg(long)]
@@ -97,4 +97,12 @@ pub struct UnstageOptions {
     pub json: bool,
     #[command(flatten)]
     pub place: OneStoreOptions,
+}
+
+/// Refuses a list of stores, which other commands take.
+pub(super) fn one_store(id: &str) -> Result<String, String> {
+    if id.contains(',') {
+        return Err("this command takes one store at a time".into());
+    }
+    Ok(id.to_owned())
 }

@@ -9,7 +9,10 @@ use crate::support::{Run, events};
 #[track_caller]
 fn summary(run: &Run) -> Value {
     let events = events(run);
-    assert!(events.iter().all(|it| it["event"].is_string()), "{events:?}");
+    assert!(
+        events.iter().all(|it| it["event"].is_string()),
+        "{events:?}"
+    );
     let summary = events.last().expect("an event").clone();
     assert_eq!(summary["event"], "summary", "{summary}");
     summary
@@ -33,14 +36,23 @@ fn commands_with_json_print_events_that_end_with_the_summary_or_one_document() {
 
     let ended = summary(&shop.run("store deploy --store us --json").succeeds());
     let first = shop.active().unwrap();
-    assert_eq!((&ended["deployed"], &ended["ok"]), (&made(&first), &json!(true)));
-    assert_eq!((&ended["errors"], &ended["notLive"]), (&Value::Null, &Value::Null));
+    assert_eq!(
+        (&ended["deployed"], &ended["ok"]),
+        (&made(&first), &json!(true))
+    );
+    assert_eq!(
+        (&ended["errors"], &ended["notLive"]),
+        (&Value::Null, &Value::Null)
+    );
     shop.commit("second");
     shop.deploy().succeeds();
 
     let ended = summary(&shop.run("store rollback --store us --json").succeeds());
     let copy = shop.active().unwrap();
-    assert_eq!((&ended["deployed"], &ended["ok"]), (&made(&copy), &json!(true)));
+    assert_eq!(
+        (&ended["deployed"], &ended["ok"]),
+        (&made(&copy), &json!(true))
+    );
     assert!(ended["seconds"].as_f64().unwrap() >= ended["ownSeconds"].as_f64().unwrap());
     let failed = summary(&shop.run("store rollback --store us --json").fails_with(2));
     assert_eq!(failed["errors"][0]["code"], "alokai::release::no_earlier");
@@ -63,7 +75,11 @@ fn commands_with_json_print_events_that_end_with_the_summary_or_one_document() {
     };
     document("store unpin --store us --json", "wasPinned", true.into());
     document("store unpin --store us --json", "wasPinned", false.into());
-    document("store unstage --store us --json", "stopped", json!([staged]));
+    document(
+        "store unstage --store us --json",
+        "stopped",
+        json!([staged]),
+    );
     document("store unstage --store us --json", "stopped", json!([]));
     let kept = shop.releases().1;
     for line in ["--dry-run", ""] {
@@ -71,11 +87,19 @@ fn commands_with_json_print_events_that_end_with_the_summary_or_one_document() {
         document(&line, "removed", json!(kept));
     }
     for _ in 0..2 {
-        let ended = summary(&shop.run("store release latest --store us --json").succeeds());
+        let ended = summary(
+            &shop
+                .run("store release latest --store us --json")
+                .succeeds(),
+        );
         assert_eq!(ended["deployed"], made(&shop.active().unwrap()));
     }
     shop.run("store settings set --store us A=1").succeeds();
-    let ended = summary(&shop.run("store deploy --settings --store us --json").succeeds());
+    let ended = summary(
+        &shop
+            .run("store deploy --settings --store us --json")
+            .succeeds(),
+    );
     assert_eq!(ended["deployed"], made(&shop.active().unwrap()));
 }
 
@@ -154,6 +178,12 @@ fn a_release_without_traffic_waits_until_it_is_released() {
 #[test]
 fn a_rollback_copies_forward_and_pins_the_store() {
     let Some(shop) = Shop::new() else { return };
+    let none = shop.run("store rollback --store us").fails_with(2);
+    none.stderr_contains("has no earlier release to go back to");
+    none.stderr_lacks("listed");
+    shop.run("store rollback --store eu,us")
+        .fails_with(2)
+        .stderr_contains("this command takes one store at a time");
     let mut live = Vec::new();
     for text in ["first", "second", "third"] {
         shop.commit(text);
@@ -198,6 +228,7 @@ fn a_rollback_copies_forward_and_pins_the_store() {
     assert_eq!(copy["copyOf"], live[0].as_str());
     let end = shop.run("store rollback --store us").fails_with(2);
     end.stderr_contains("has no earlier release to go back to");
+    end.stderr_contains("name one of the listed releases");
     let live_now = shop.active().unwrap();
     shop.run(&format!("store rollback {live_now} --store us"))
         .fails_with(2)
