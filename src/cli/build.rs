@@ -1,9 +1,7 @@
 //! `store build`, `store run` and `store deploy`.
 
 use super::arguments::flow::ReleaseOptions;
-use super::arguments::{
-    BuildOptions, DeployOptions, Global, RunOptions, Select, Shard, WorkOptions,
-};
+use super::arguments::{BuildOptions, DeployOptions, Global, RunOptions, Select, WorkOptions};
 use super::deploy_settings::deploy_settings;
 use super::environment::{Environment, NodeVersion, surroundings as surroundings_of, tell};
 use super::run::{PreparedCommand, RunSetup, request, run};
@@ -13,7 +11,7 @@ use crate::config::Project;
 use crate::error::Error as AnyError;
 use crate::event::Stage;
 use crate::pipeline::Access;
-use crate::plan::{self, LOCAL_REGISTRY, Request, Selection};
+use crate::plan::{self, LOCAL_REGISTRY, Selection};
 use crate::store::{Store, TargetKind};
 
 pub fn build(global: &Global, options: &BuildOptions) -> Result<(), AnyError> {
@@ -28,7 +26,7 @@ pub fn build(global: &Global, options: &BuildOptions) -> Result<(), AnyError> {
         let access = environment.secrets();
         prepare(project, &environment, access, select, work, until)
     };
-    run(&prepare, Some(work), &options.output)
+    run(&prepare, Some(work), options.output.json)
 }
 
 pub fn run_script(global: &Global, options: &RunOptions) -> Result<(), AnyError> {
@@ -42,7 +40,7 @@ pub fn run_script(global: &Global, options: &RunOptions) -> Result<(), AnyError>
             plan::Work::script(options.script.clone(), options.arguments.clone());
         Ok(prepared)
     };
-    run(&prepare, Some(work), &options.output)
+    run(&prepare, Some(work), options.output.json)
 }
 
 pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> {
@@ -79,38 +77,36 @@ pub fn deploy(global: &Global, options: &DeployOptions) -> Result<(), AnyError> 
         request.attest = !options.no_attest;
         request.registry = environment.registry(&options.access);
         request.console = environment.console(&options.access);
-        request.local = options.local || is_for_this_machine(&prepared.project, request);
+        // The plan reports stores that cannot be selected.
+        let stores = request.selection.stores(&prepared.project);
+        let stores = stores.unwrap_or_default();
+        let registry = &request.registry;
+        request.local =
+            options.local || is_for_this_machine(&prepared.project, &stores, registry.as_ref());
         if request.local {
             request.registry = Some(LOCAL_REGISTRY.into());
             request.console = None;
         }
         Ok(prepared)
     };
-    run(&prepare, Some(work), &options.output)
+    run(&prepare, Some(work), options.output.json)
 }
 
-/// Whether all selected stores run on this machine and no registry is configured, so that their images need
-/// none.
-fn is_for_this_machine(project: &Project, request: &Request) -> bool {
-    if request.registry.is_some() || project.settings.registry.url.is_some() {
+/// Whether all these stores run on this machine and no registry is configured, so that their images need
+/// none. `registry` is that of the command line or the environment.
+pub fn is_for_this_machine(
+    project: &Project,
+    stores: &[&Store],
+    registry: Option<&String>,
+) -> bool {
+    if registry.is_some() || project.settings.registry.url.is_some() {
         return false;
     }
-    // The plan reports stores that cannot be selected.
-    let stores = request.selection.stores(project).unwrap_or_default();
     let is_local = |store: &&Store| {
         let deployment = store.deployment.as_ref();
         deployment.is_some_and(|it| plan::target_of(project, it) == TargetKind::Local)
     };
     !stores.is_empty() && stores.iter().all(is_local)
-}
-
-/// The ids of the stores of a shard. They are sorted first, so that all machines divide the stores in the
-/// same way.
-fn ids_of_shard(stores: &[&Store], shard: Shard) -> Vec<String> {
-    let mut ids: Vec<String> = stores.iter().map(|store| store.id.to_string()).collect();
-    ids.sort();
-    let ids = ids.into_iter().skip(shard.index).step_by(shard.count);
-    ids.collect()
 }
 
 /// The request up to a stage, and what it is carried out in. Node is asked for its version while
@@ -130,7 +126,7 @@ fn prepare(
     let mut request = request(&project, select, until)?;
     if let Some(shard) = work.shard {
         let stores = request.selection.stores(&project)?;
-        let ids = ids_of_shard(&stores, shard);
+        let ids = shard.of(stores.iter().map(|store| store.id.to_string()).collect());
         tell(&match ids.as_slice() {
             [] => format!("note: shard {shard} has no stores"),
             ids => format!("note: shard {shard}: {}", ids.join(", ")),

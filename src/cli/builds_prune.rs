@@ -103,6 +103,7 @@ fn what_is_live(
         console,
         plan: None,
         local: environment::local_client(&project.root),
+        examines: false,
     };
     let recorded = records.targets();
     let mut targets = TargetsByKind::new(&context);

@@ -25,15 +25,9 @@ pub fn changed(global: &Global, options: &ChangedOptions) -> Result<(), AnyError
     }
     let mut stores = answered.stores;
     if let Some(shard) = options.shard {
-        // A share is chosen by the position among all deployable stores. So a store stays in its
-        // share whatever else has changed.
-        let share: Vec<_> = answered
-            .deployable
-            .iter()
-            .skip(shard.index)
-            .step_by(shard.count)
-            .collect();
-        stores.retain(|store| share.contains(&&store.store_id));
+        let ids = stores.iter().map(|store| store.store_id.to_string());
+        let ids = shard.of(ids.collect());
+        stores.retain(|store| ids.iter().any(|id| id == store.store_id.as_str()));
     }
     if options.condensed {
         let ids: Vec<_> = stores.iter().map(|store| &store.store_id).collect();

@@ -29,10 +29,10 @@ pub fn compose(global: &Global, options: &ComposeOptions) -> Result<(), AnyError
         })
     };
     if options.watch {
-        return watch(prepare()?, options.output.json);
+        return watch(prepare()?, options.json);
     }
     if !options.check {
-        return run(&prepare, None, &options.output);
+        return run(&prepare, None, options.json);
     }
     let PreparedCommand {
         project, request, ..
@@ -42,7 +42,7 @@ pub fn compose(global: &Global, options: &ComposeOptions) -> Result<(), AnyError
         tell(&format!("note: {notice}"));
     }
     let changes = changes(&plan).map_err(crate::pipeline::Error::from)?;
-    let shown = if options.output.json {
+    let shown = if options.json {
         document(&serde_json::json!({
             "schemaVersion": 1,
             "write": changes.write,

@@ -11,10 +11,11 @@ use super::arguments::{DeployOptions, Global};
 use super::builds::DEPLOY_SETTINGS;
 use super::changed::selection;
 use super::environment::{self, tell};
-use super::events::live;
+use super::events::{Live, live};
 use super::listing::records;
-use super::make_live::{ended, waiting};
+use super::make_live::{Answers, ended, live_released, waiting};
 use super::operation::RecordedOperation;
+use super::releasing::Released;
 use super::run::document;
 use super::store_targets::StoreTargets;
 use crate::error::Error as AnyError;
@@ -27,39 +28,56 @@ use crate::report::Detail;
 use crate::store::Store;
 
 pub fn deploy_settings(global: &Global, options: &DeployOptions) -> Result<(), AnyError> {
-    live(options.output.json, Detail::Short, |live| {
-        let (project, _) = super::project(global)?;
-        let stores = selection(&project, &options.select)?.stores(&project)?;
-        let stores: Vec<String> = stores.iter().map(|store| store.id.to_string()).collect();
-        if stores.is_empty() {
-            return Ok(());
+    let (json, is_dry) = (options.output.json, options.work.dry_run);
+    if is_dry {
+        return live(false, Detail::Short, |live| {
+            let (_, orders) = orders(global, options, &live)?;
+            show(&orders, json)
+        });
+    }
+    live_released(json, |live, answers| {
+        let (targets, orders) = orders(global, options, live)?;
+        match targets {
+            Some(targets) => carry_out(&targets, orders, options, answers),
+            None => Ok(()),
         }
-        let access = waiting(&options.access, options.release.no_wait);
-        let chosen = ChosenTargets {
-            stores: &stores,
-            local: options.local,
-            access: &access,
-        };
-        let targets = StoreTargets::with_events(global, chosen, Some(&live))?;
-        let known = records(&targets.project, &targets.registry)?;
-        let mut orders = Vec::new();
-        if !options.work.dry_run {
-            targets.preflight()?;
-        }
-        for store in targets.named()? {
-            match order(&targets, store, &known)? {
-                Some(order) => orders.push(order),
-                None => tell(&format!(
-                    "note: {}: the settings are live already",
-                    store.id
-                )),
-            }
-        }
-        if options.work.dry_run {
-            return show(&orders, options.output.json);
-        }
-        carry_out(&targets, orders, options)
     })
+}
+
+/// What is to be made live, at which targets. No targets if no store is selected.
+fn orders(
+    global: &Global,
+    options: &DeployOptions,
+    live: &Live,
+) -> Result<(Option<StoreTargets>, Vec<ReleaseOrder>), AnyError> {
+    let (project, _) = super::project(global)?;
+    let stores = selection(&project, &options.select)?.stores(&project)?;
+    let stores: Vec<String> = stores.iter().map(|store| store.id.to_string()).collect();
+    if stores.is_empty() {
+        return Ok((None, Vec::new()));
+    }
+    let access = waiting(&options.access, options.release.no_wait);
+    let chosen = ChosenTargets {
+        stores: &stores,
+        local: options.local,
+        access: &access,
+    };
+    let targets = StoreTargets::with_events(global, chosen, Some(live))?;
+    let known = records(&targets.project, &targets.registry)?;
+    let mut orders = Vec::new();
+    if !options.work.dry_run {
+        targets.preflight()?;
+    }
+    for store in targets.named()? {
+        match order(&targets, store, &known)? {
+            Some(order) => orders.push(order),
+            None => tell(&format!(
+                "note: {}: the settings are live already",
+                store.id
+            )),
+        }
+    }
+    Ok((Some(targets), orders))
 }
 
 /// The release with the newest settings and the live build. None if these settings are live.
@@ -90,6 +108,7 @@ fn order(
     }
     let no_build = || {
         crate::release::Error::from(SettingsError::NoBuild {
+            target: target.name(),
             store: store.id.clone(),
         })
     };
@@ -141,6 +160,7 @@ fn carry_out(
     targets: &StoreTargets,
     orders: Vec<ReleaseOrder>,
     options: &DeployOptions,
+    answers: &mut Answers,
 ) -> Result<(), AnyError> {
     let project = &targets.project;
     let stores: Vec<_> = orders.iter().map(|it| it.release.store.clone()).collect();
@@ -196,11 +216,11 @@ fn carry_out(
         operation.end(failure.as_deref(), done.map(|done| &done.release.id));
         targets.registry.share(project, store);
     }
-    report(&result)?;
+    report(&result, answers);
     ended(result, &flow).map(drop)
 }
 
-fn report(result: &FlowResult) -> Result<(), AnyError> {
+fn report(result: &FlowResult, answers: &mut Answers) {
     for done in &result.done {
         let address = done.address.as_deref().unwrap_or_default();
         let (store, id) = (&done.store, &done.release.id);
@@ -210,10 +230,11 @@ fn report(result: &FlowResult) -> Result<(), AnyError> {
             let reason = done.reason.as_deref().unwrap_or_default();
             format!("{store}: {id} gets no traffic: {reason}  {address}")
         };
-        answer(&format!("{}\n", line.trim_end()))?;
+        answers.lines.push(line.trim_end().to_owned());
     }
-    for store in &result.untouched {
-        tell(&format!("note: {store} is unchanged"));
-    }
-    Ok(())
+    let untouched = result.untouched.iter();
+    answers
+        .notes
+        .extend(untouched.map(|store| format!("note: {store} is unchanged")));
+    answers.released = Released::of(&result.done);
 }

@@ -1,9 +1,12 @@
 //! `doctor`: checks everything that a deploy needs.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::Error;
 use super::arguments::{DoctorOptions, Global};
+use super::build::is_for_this_machine;
 use super::environment::{self, Environment};
 use super::run::{document, remote_of};
 use super::services::services_without_run;
@@ -13,10 +16,11 @@ use crate::compare::PatchLineKind;
 use crate::config::Project;
 use crate::doctor::{Diagnosis, Examination, ProblemKind, Verdict, examine};
 use crate::error::Error as AnyError;
-use crate::plan::{self, DestinationPlan};
+use crate::plan::{self, DestinationPlan, LOCAL_REGISTRY};
+use crate::target::TargetContext;
 
 /// The width of the column with the name of the check.
-const NAMES: usize = 17;
+const NAMES: usize = 19;
 
 pub fn doctor(global: &Global, options: &DoctorOptions) -> Result<(), AnyError> {
     let start = environment::start(global.cwd.as_deref())?;
@@ -29,7 +33,13 @@ pub fn doctor(global: &Global, options: &DoctorOptions) -> Result<(), AnyError> 
     let environment = Environment::load(&root)?;
     let password = options.access.password()?;
     let mut access = environment.access(&options.access, password);
-    let registry = environment.registry(&options.access);
+    let mut registry = environment.registry(&options.access);
+    if let Ok(project) = &project {
+        let stores: Vec<_> = project.stores.deployables().collect();
+        if is_for_this_machine(project, &stores, registry.as_ref()) {
+            registry = Some(LOCAL_REGISTRY.into());
+        }
+    }
     if let Ok(project) = &project {
         let ca = project.settings.registry.ca.as_ref();
         access.trust.ca = ca.map(|ca| project.root.join(ca));
@@ -52,16 +62,28 @@ pub fn doctor(global: &Global, options: &DoctorOptions) -> Result<(), AnyError> 
     let mut services = services_without_run(&root, access, runtime.handle().clone());
     // The services also redact the token of the remote cache.
     let remote = remote.map(|remote| services.remote = remote);
+    let services = Arc::new(services);
+    let targets = project.as_ref().ok().map(|project| TargetContext {
+        project: Arc::new(project.clone()),
+        services: Arc::clone(&services),
+        console: plan::console_of(project, &environment.console(&options.access)),
+        plan: None,
+        local: environment::local_client(&root),
+        examines: true,
+    });
     let subject = Examination {
         root: &root,
         project: project.as_ref(),
         scripts: &environment.scripts(false),
         services: &services,
+        targets: targets.as_ref(),
         remote: remote.map(|()| services.remote.as_ref()),
         registry,
         console: environment.console(&options.access),
     };
     let found = examine(&subject);
+    // A program that does not answer is not awaited.
+    runtime.shutdown_background();
     if options.json {
         document(&json!({
             "schemaVersion": 1,

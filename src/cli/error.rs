@@ -378,7 +378,7 @@ pub enum Error {
         expected: String,
     },
     /// `doctor` found problems.
-    #[error("a deploy to the console is not possible: {count} {}", if *count == 1 { "problem" } else { "problems" })]
+    #[error("a deploy is not possible: {count} {}", if *count == 1 { "problem" } else { "problems" })]
     #[diagnostic(
         code(alokai::cli::not_ready),
         help("each problem is listed above, with what to do next")

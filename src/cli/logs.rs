@@ -29,7 +29,7 @@ use crate::redaction::redactor;
 use crate::release::{self, build_of, spec_of_running};
 use crate::report::{Detail, Lines};
 use crate::store::{AppName, Store};
-use crate::target::{self, AppLine, LogQuery, Target};
+use crate::target::{self, AppLine, LogQuery, Target, place_options};
 
 /// The capacity of the queue of lines to print.
 const WAITING: usize = 1000;
@@ -162,6 +162,7 @@ impl Follower<'_> {
                 self.store.id,
                 self.target.name()
             ),
+            place: place_options(&self.store.id, self.target.name()),
         })?;
         Ok(release.id.clone())
     }

@@ -2,21 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::arguments::flow::{MakeLiveOptions, OneStoreOptions, RollbackOptions, UnstageOptions};
+use super::arguments::flow::{
+    MakeLiveOptions, OneStoreOptions, RollbackOptions, UnpinOptions, UnstageOptions,
+};
 use super::arguments::questions::ChosenTargets;
 use super::arguments::{AccessOptions, Global};
 use super::environment::{self, tell};
-use super::events::live;
+use super::events::{Live, live};
 use super::listing::{CellFormat, cut, plain, records, short_commit};
 use super::live_records::LiveRecords;
 use super::operation::RecordedOperation;
-use super::run::document;
+use super::releasing::Released;
+use super::run::{document, summary_event};
 use super::store_targets::StoreTargets;
 use super::{Error, answer};
 use crate::error::Error as AnyError;
+use crate::event::seconds;
 use crate::ledger::{Record, RecordId, RecordSet, ReleaseReason, continue_after};
 use crate::pipeline;
 use crate::release::{
@@ -24,7 +29,7 @@ use crate::release::{
     StoreSnapshot, ancestry_of, candidates, chosen, copy_forward, earlier, missing_images,
     new_release, no_candidate,
 };
-use crate::report::Detail;
+use crate::report::{Deployed, Detail, SummaryTable};
 use crate::store::{Store, StoreId, TargetKind};
 use crate::target::{Target, place_options};
 
@@ -50,31 +55,84 @@ pub fn waiting(access: &AccessOptions, no_wait: bool) -> AccessOptions {
     }
 }
 
-/// Works on the store of the command line, with events on the screen. `allow_older` and `no_wait` are its
+/// Works on the store of the command line, with events on standard error. `allow_older` and `no_wait` are its
 /// options.
 pub fn at_store(
     global: &Global,
     options: &OneStoreOptions,
     operation: &'static str,
-    (allow_older, no_wait): (bool, bool),
+    how: (bool, bool),
+    work: impl FnOnce(&StoreAtTarget) -> Result<(), AnyError>,
+) -> Result<(), AnyError> {
+    live(false, Detail::Short, |live| {
+        with_store(global, options, (operation, how), &live, work)
+    })
+}
+
+fn with_store(
+    global: &Global,
+    options: &OneStoreOptions,
+    (operation, (allow_older, no_wait)): (&'static str, (bool, bool)),
+    live: &Live,
     work: impl FnOnce(&StoreAtTarget) -> Result<(), AnyError>,
 ) -> Result<(), AnyError> {
     let access = waiting(&options.access, no_wait);
-    live(options.output.json, Detail::Short, |live| {
-        let stores = [options.store.clone()];
-        let chosen = ChosenTargets {
-            stores: &stores,
-            local: options.local,
-            access: &access,
+    let stores = [options.store.clone()];
+    let chosen = ChosenTargets {
+        stores: &stores,
+        local: options.local,
+        access: &access,
+    };
+    let targets = StoreTargets::with_events(global, chosen, Some(live))?;
+    work(&StoreAtTarget::new(
+        &targets,
+        &options.store,
+        operation,
+        allow_older,
+    )?)
+}
+
+/// What a command has made live, and what it prints about it.
+#[derive(Debug, Default)]
+pub struct Answers {
+    pub released: Released,
+    /// Lines on standard output, if it does not have events.
+    pub lines: Vec<String>,
+    /// Lines on standard error.
+    pub notes: Vec<String>,
+}
+
+/// Does work that makes releases live, and prints the answers when all events are reported. With `json`,
+/// events are on standard output, and the last one is the summary.
+pub fn live_released(
+    json: bool,
+    work: impl FnOnce(&Live, &mut Answers) -> Result<(), AnyError>,
+) -> Result<(), AnyError> {
+    let mut answers = Answers::default();
+    let mut outside = Duration::ZERO;
+    let result = live(json, Detail::Short, |live| {
+        let result = work(&live, &mut answers);
+        outside = live.events.waiting_time();
+        result
+    });
+    let elapsed = environment::started().elapsed();
+    let shown = if json {
+        let table = SummaryTable {
+            deployed: answers.released.live,
+            not_live: answers.released.not_live,
+            seconds: seconds(elapsed),
+            own_seconds: seconds(elapsed.saturating_sub(outside)),
+            ..SummaryTable::default()
         };
-        let targets = StoreTargets::with_events(global, chosen, Some(&live))?;
-        work(&StoreAtTarget::new(
-            &targets,
-            &options.store,
-            operation,
-            allow_older,
-        )?)
-    })
+        summary_event(&table, result.as_ref().err())
+    } else {
+        let mut lines = answers.lines.iter();
+        lines.try_for_each(|line| answer(&format!("{line}\n")))
+    };
+    for note in &answers.notes {
+        tell(note);
+    }
+    result.and(shown)
 }
 
 impl<'a> StoreAtTarget<'a> {
@@ -207,6 +265,17 @@ impl StoreAtTarget<'_> {
         })
     }
 
+    /// Prints a JSON document about this store.
+    pub fn document(&self, about: &Value) -> Result<(), AnyError> {
+        let mut value = json!({
+            "schemaVersion": 1, "storeId": self.id(), "target": self.target.name(),
+        });
+        if let (Some(all), Some(about)) = (value.as_object_mut(), about.as_object()) {
+            all.extend(about.clone());
+        }
+        document(&value)
+    }
+
     /// Names the apps of the active release that do not run.
     fn tell_what_is_down(&self, release: &RecordId) {
         let asked = self.target.health(self.id(), release);
@@ -250,7 +319,7 @@ impl StoreAtTarget<'_> {
     }
 
     /// Carries out one order.
-    fn carry_out(&self, order: ReleaseOrder) -> Result<(), AnyError> {
+    fn carry_out(&self, order: ReleaseOrder, answers: &mut Answers) -> Result<(), AnyError> {
         let release = order.release.id.clone();
         let result = self.recorded(Some(&release), |flow| {
             let result = self.targets.registry.wait(flow.run(vec![order]));
@@ -260,8 +329,9 @@ impl StoreAtTarget<'_> {
             let address = done.address.as_deref().unwrap_or_default();
             let state = if done.is_active { "live" } else { "staged" };
             let line = format!("{}: {} is {state}  {address}", done.store, done.release.id);
-            answer(&format!("{}\n", line.trim_end()))?;
+            answers.lines.push(line.trim_end().to_owned());
         }
+        answers.released = Released::of(&result.done);
         Ok(())
     }
 }
@@ -297,104 +367,141 @@ pub fn ended(result: FlowResult, flow: &Flow) -> Result<FlowResult, AnyError> {
 }
 
 pub fn release(global: &Global, options: &MakeLiveOptions) -> Result<(), AnyError> {
-    let how = (options.allow_older, options.no_wait);
-    at_store(global, &options.place, "release", how, |place| {
-        let target = Arc::clone(&place.target);
-        let wanted = chosen(&place.known, place.id(), target.name(), &options.id)?;
-        let actor = environment::actor();
-        let (build, release, is_recorded) = match wanted {
-            Chosen::Release(candidate) => {
-                place.check_images(&candidate)?;
-                (candidate.build.clone(), candidate.release.clone(), true)
-            }
-            Chosen::Build(build) => {
-                let recorded = place.known.targets();
-                let live = recorded.last_live(place.id(), target.name());
-                let known = &place.known;
-                let settings = known.next_settings(place.id(), target.name(), live);
-                let reason = ReleaseReason::Promote;
-                let release = new_release(build, target.name(), reason, settings, &actor);
-                let candidate = Candidate {
-                    release: &release,
-                    build,
-                };
-                place.check_images(&candidate)?;
-                (build.clone(), release, false)
-            }
-        };
-        place.targets.preflight()?;
-        let now = place.snapshot()?;
-        // What a killed run has left is removed by a run that changes nothing else.
-        let keep = usize::from(place.targets.project.settings.deploy.keep);
-        let is_clean = now.observed.staged.is_empty() && now.observed.kept.len() <= keep;
-        if now.active.as_ref() == Some(&release.id) && now.state.pin.is_none() && is_clean {
-            let (store, id) = (place.id(), &release.id);
-            place.tell_what_is_down(id);
-            return answer(&format!("{store}: {id} gets the traffic already\n"));
-        }
-        place.carry_out(ReleaseOrder {
-            target,
-            build,
-            release,
-            is_recorded,
-            action: ReleaseAction::Release,
+    let how = ("release", (options.allow_older, options.no_wait));
+    live_released(options.json, |live, answers| {
+        with_store(global, &options.place, how, live, |place| {
+            release_at(place, &options.id, answers)
         })
     })
 }
 
+fn release_at(place: &StoreAtTarget, id: &str, answers: &mut Answers) -> Result<(), AnyError> {
+    let target = Arc::clone(&place.target);
+    let wanted = chosen(&place.known, place.id(), target.name(), id)?;
+    let actor = environment::actor();
+    let (build, release, is_recorded) = match wanted {
+        Chosen::Release(candidate) => {
+            place.check_images(&candidate)?;
+            (candidate.build.clone(), candidate.release.clone(), true)
+        }
+        Chosen::Build(build) => {
+            let recorded = place.known.targets();
+            let live = recorded.last_live(place.id(), target.name());
+            let known = &place.known;
+            let settings = known.next_settings(place.id(), target.name(), live);
+            let reason = ReleaseReason::Promote;
+            let release = new_release(build, target.name(), reason, settings, &actor);
+            let candidate = Candidate {
+                release: &release,
+                build,
+            };
+            place.check_images(&candidate)?;
+            (build.clone(), release, false)
+        }
+    };
+    place.targets.preflight()?;
+    let now = place.snapshot()?;
+    // What a killed run has left is removed by a run that changes nothing else.
+    let keep = usize::from(place.targets.project.settings.deploy.keep);
+    let is_clean = now.observed.staged.is_empty() && now.observed.kept.len() <= keep;
+    if now.active.as_ref() == Some(&release.id) && now.state.pin.is_none() && is_clean {
+        let (store, id) = (place.id(), &release.id);
+        place.tell_what_is_down(id);
+        answers
+            .lines
+            .push(format!("{store}: {id} gets the traffic already"));
+        answers.released.live.push(Deployed {
+            store_id: store.to_string(),
+            release: id.to_string(),
+            target: release.target.clone(),
+            address: now
+                .observed
+                .addresses
+                .into_iter()
+                .next()
+                .unwrap_or_default(),
+            is_local: release.target == TargetKind::Local.name(),
+        });
+        return Ok(());
+    }
+    let order = ReleaseOrder {
+        target,
+        build,
+        release,
+        is_recorded,
+        action: ReleaseAction::Release,
+    };
+    place.carry_out(order, answers)
+}
+
 pub fn rollback(global: &Global, options: &RollbackOptions) -> Result<(), AnyError> {
     let how = (true, options.no_wait);
-    at_store(global, &options.place, "rollback", how, |place| {
-        if !options.dry_run {
-            place.targets.preflight()?;
-        }
-        let now = place.snapshot()?;
-        let active = now.active.as_ref();
-        let all = candidates(&now.records, &now.state, active);
-        let default = earlier(&now.records, &now.state, active);
-        if options.dry_run {
-            return list(place, &all, default.as_ref(), options.place.output.json);
-        }
-        let wanted = match &options.id {
-            Some(id) => {
-                let found = place.known.find(id).map_err(crate::ledger::Error::from);
-                let found = found.map_err(release::Error::from)?;
-                let wanted = all.iter().find(|it| it.release.id == *found.id()).copied();
-                let at = (place.id(), place.target.name());
-                wanted.ok_or_else(|| no_candidate(found, &now.records, at, active))?
-            }
-            None => default.ok_or_else(|| release::Error::NoEarlier {
-                store: place.id().clone(),
-                candidates: lines(place, &all, None) + &place.releases_elsewhere(),
-                place: place_options(place.id(), place.target.name()),
-            })?,
-        };
-        place.check_images(&wanted)?;
-        let live = active.and_then(|active| match now.records.get(active) {
-            Some(Record::Release(live)) => Some(live),
-            _ => None,
+    if options.dry_run {
+        return at_store(global, &options.place, "rollback", how, |place| {
+            let now = place.snapshot()?;
+            let active = now.active.as_ref();
+            let all = candidates(&now.records, &now.state, active);
+            let default = earlier(&now.records, &now.state, active);
+            list(place, &all, default.as_ref(), options.json)
         });
-        let settings = match live {
-            Some(live) if options.current_settings => live,
-            _ => wanted.release,
-        };
-        place.carry_out(ReleaseOrder {
-            target: Arc::clone(&place.target),
-            build: wanted.build.clone(),
-            release: copy_forward(wanted, settings, &environment::actor()),
-            is_recorded: false,
-            action: ReleaseAction::Rollback,
-        })?;
-        let local = if options.place.local { " --local" } else { "" };
-        let (store, original) = (place.id(), &wanted.release.id);
-        let commit = super::builds::description(wanted.build);
-        let copy = format!("{store}: this is a copy of {original}  {}", plain(&commit));
-        tell(copy.trim_end());
-        tell(&format!(
-            "{store} is pinned: a deploy stages its release and does not make it live, until `alokai store unpin --store {store}{local}` or `alokai store release latest --store {store}{local}`"
-        ));
-        Ok(())
+    }
+    live_released(options.json, |live, answers| {
+        with_store(global, &options.place, ("rollback", how), live, |place| {
+            roll_back_at(place, options, answers)
+        })
     })
+}
+
+fn roll_back_at(
+    place: &StoreAtTarget,
+    options: &RollbackOptions,
+    answers: &mut Answers,
+) -> Result<(), AnyError> {
+    place.targets.preflight()?;
+    let now = place.snapshot()?;
+    let active = now.active.as_ref();
+    let all = candidates(&now.records, &now.state, active);
+    let wanted = if let Some(id) = &options.id {
+        let found = place.known.find(id).map_err(crate::ledger::Error::from);
+        let found = found.map_err(release::Error::from)?;
+        let wanted = all.iter().find(|it| it.release.id == *found.id()).copied();
+        let at = (place.id(), place.target.name());
+        wanted.ok_or_else(|| no_candidate(found, &now.records, at, active))?
+    } else {
+        let default = earlier(&now.records, &now.state, active);
+        default.ok_or_else(|| release::Error::NoEarlier {
+            store: place.id().clone(),
+            is_listed: !all.is_empty(),
+            candidates: lines(place, &all, None) + &place.releases_elsewhere(),
+            place: place_options(place.id(), place.target.name()),
+        })?
+    };
+    place.check_images(&wanted)?;
+    let live = active.and_then(|active| match now.records.get(active) {
+        Some(Record::Release(live)) => Some(live),
+        _ => None,
+    });
+    let settings = match live {
+        Some(live) if options.current_settings => live,
+        _ => wanted.release,
+    };
+    let order = ReleaseOrder {
+        target: Arc::clone(&place.target),
+        build: wanted.build.clone(),
+        release: copy_forward(wanted, settings, &environment::actor()),
+        is_recorded: false,
+        action: ReleaseAction::Rollback,
+    };
+    place.carry_out(order, answers)?;
+    let (store, original) = (place.id(), &wanted.release.id);
+    let options = place_options(store, place.target.name());
+    let commit = super::builds::description(wanted.build);
+    let copy = format!("{store}: this is a copy of {original}  {}", plain(&commit));
+    answers.notes.push(copy.trim_end().to_owned());
+    answers.notes.push(format!(
+        "{store} is pinned: a deploy stages its release and does not make it live, until `alokai store unpin {options}` or `alokai store release latest {options}`"
+    ));
+    Ok(())
 }
 
 /// Lists the releases to which a rollback can go.
@@ -471,15 +578,17 @@ fn lines(place: &StoreAtTarget, all: &[Candidate], default: Option<&Candidate>) 
     each.collect()
 }
 
-pub fn unpin(global: &Global, options: &OneStoreOptions) -> Result<(), AnyError> {
-    at_store(global, options, "unpin", (false, false), |place| {
-        if place.snapshot()?.state.pin.is_none() {
-            return answer(&place.not_pinned());
+pub fn unpin(global: &Global, options: &UnpinOptions) -> Result<(), AnyError> {
+    at_store(global, &options.place, "unpin", (false, false), |place| {
+        let is_pinned = place.snapshot()?.state.pin.is_some();
+        let was_pinned = is_pinned
+            && place.recorded(None, |flow| {
+                let run = StoreRun::new(flow, &*place.target, place.id());
+                Ok(place.targets.registry.wait(run.unpin())?)
+            })?;
+        if options.json {
+            return place.document(&json!({ "wasPinned": was_pinned }));
         }
-        let was_pinned = place.recorded(None, |flow| {
-            let run = StoreRun::new(flow, &*place.target, place.id());
-            Ok(place.targets.registry.wait(run.unpin())?)
-        })?;
         if !was_pinned {
             return answer(&place.not_pinned());
         }
@@ -504,6 +613,9 @@ pub fn unstage(global: &Global, options: &UnstageOptions) -> Result<(), AnyError
             let stopped = run.unstage(wanted.as_ref());
             Ok(place.targets.registry.wait(stopped)?)
         })?;
+        if options.json {
+            return place.document(&json!({ "stopped": stopped }));
+        }
         if stopped.is_empty() {
             return answer(&format!("{}: no matching release is staged\n", place.id()));
         }

@@ -1,10 +1,13 @@
 //! `store releases prune`: releases without traffic are removed from the target.
 
+use serde_json::json;
+
 use super::answer;
 use super::arguments::Global;
 use super::arguments::live::ReleasesPruneOptions;
-use super::make_live::at_store;
+use super::make_live::{StoreAtTarget, at_store};
 use crate::error::Error as AnyError;
+use crate::ledger::RecordId;
 use crate::release::StoreRun;
 
 pub fn prune(global: &Global, options: &ReleasesPruneOptions) -> Result<(), AnyError> {
@@ -19,23 +22,36 @@ pub fn prune(global: &Global, options: &ReleasesPruneOptions) -> Result<(), AnyE
             let planned = place.with_flow(|flow| {
                 StoreRun::new(flow, &*place.target, id).prunable(&now, options.keep)
             });
-            if planned.is_empty() {
-                return answer(&format!("{id}: there are no releases to remove\n"));
-            }
-            if options.dry_run {
-                for release in planned {
-                    answer(&format!("{id}: {release} would be removed\n"))?;
-                }
-                return answer("Dry run: nothing was changed.\n");
+            if options.dry_run || planned.is_empty() {
+                return show(place, &planned, options);
             }
             let removed = place.recorded(None, |flow| {
                 let run = StoreRun::new(flow, &*place.target, id);
                 Ok(place.targets.registry.wait(run.prune(options.keep))?)
             })?;
-            for release in removed {
-                answer(&format!("{id}: {release} is removed\n"))?;
-            }
-            Ok(())
+            show(place, &removed, options)
         },
     )
+}
+
+fn show(
+    place: &StoreAtTarget,
+    releases: &[RecordId],
+    options: &ReleasesPruneOptions,
+) -> Result<(), AnyError> {
+    let (id, is_dry) = (place.id(), options.dry_run);
+    if options.json {
+        return place.document(&json!({ "dryRun": is_dry, "removed": releases }));
+    }
+    if releases.is_empty() {
+        return answer(&format!("{id}: there are no releases to remove\n"));
+    }
+    let done = if is_dry { "would be" } else { "is" };
+    for release in releases {
+        answer(&format!("{id}: {release} {done} removed\n"))?;
+    }
+    if is_dry {
+        answer("Dry run: nothing was changed.\n")?;
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use tokio::runtime::Runtime;
 
 use super::arguments::flow::ReleaseOptions;
 use super::ask_targets::{Answer, TargetsByKind, ask_each, observe};
@@ -19,7 +20,7 @@ use crate::event::Stage;
 use crate::ledger::{
     BuildRecord, BuildStatus, RecordFolder, RecordId, RecordSet, ReleaseReason, continue_after,
 };
-use crate::pipeline::{self, PipelineOptions, Services, StageError, TargetChecks};
+use crate::pipeline::{self, Access, PipelineOptions, Services, StageError, TargetChecks};
 use crate::plan::{Plan, ReleaseSteps, no_staging};
 use crate::release::{
     self, Flow, FlowOptions, ReleaseAction, ReleaseOrder, StoreOutcome, ancestry_of, build_of,
@@ -38,8 +39,29 @@ pub struct RunTargets {
     waves: Vec<Vec<StoreId>>,
 }
 
-/// The stores that were deployed, those whose release was made, and how the run ended.
-type ReleasedRun = (Vec<Deployed>, FinishedStores, Result<(), pipeline::Error>);
+/// The stores whose release was made.
+#[derive(Debug, Default)]
+pub struct Released {
+    /// Those whose release is live.
+    pub live: Vec<Deployed>,
+    /// Those whose release gets no traffic.
+    pub not_live: Vec<Deployed>,
+}
+
+impl Released {
+    /// Sorts what was done into both.
+    pub fn of(done: &[StoreOutcome]) -> Self {
+        let (live, not_live): (Vec<_>, Vec<_>) = done.iter().partition(|it| it.is_active);
+        let rows = |outcomes: Vec<&StoreOutcome>| outcomes.into_iter().map(deployed).collect();
+        Self {
+            live: rows(live),
+            not_live: rows(not_live),
+        }
+    }
+}
+
+/// The stores whose release was made, as the summary and the records have them, and how the run ended.
+type ReleasedRun = (Released, FinishedStores, Result<(), pipeline::Error>);
 
 impl RunTargets {
     /// The targets of the stores that the plan makes live.
@@ -63,6 +85,7 @@ impl RunTargets {
             console: plan.console.clone(),
             plan: Some(Arc::clone(plan)),
             local: environment::local_client(&plan.project),
+            examines: false,
         };
         let mut targets = BTreeMap::new();
         for release in &plan.releases {
@@ -143,8 +166,7 @@ impl RunTargets {
                 .events
                 .notice(format!("these stores are unchanged: {stores}"));
         }
-        let done = flowed.done.iter().filter(|it| it.is_active);
-        let deployed = done.map(deployed).collect();
+        let released = Released::of(&flowed.done);
         let finished = flowed.done.iter();
         let finished = finished
             .map(|it| (it.store.clone(), Some(it.release.id.clone())))
@@ -165,7 +187,7 @@ impl RunTargets {
         } else {
             Err(pipeline::Error::Failed { failures })
         };
-        (deployed, finished, result)
+        (released, finished, result)
     }
 
     /// The order that makes a build live. `known` are the records, and `live` is the release that is live by
@@ -265,7 +287,8 @@ fn notes(
     let pinned = pinned.iter().copied().filter(|store| is_here(store));
     notes.extend(pinned.map(|store| {
         format!(
-            "`{store}` is pinned: its release is staged and gets no traffic. `alokai store unpin --store {store}` removes the pin."
+            "`{store}` is pinned: its release is staged and gets no traffic. `alokai store unpin {}` removes the pin.",
+            place_options(store, kind.name())
         )
     }));
     let grouped: BTreeSet<&StoreId> = groups.iter().flatten().collect();
@@ -280,6 +303,19 @@ fn notes(
         }
     }
     notes
+}
+
+/// What targets are made from for questions about a plan that is not carried out.
+fn context_of(plan: &Plan, project: Project, access: Access, runtime: &Runtime) -> TargetContext {
+    let services = services_without_run(&plan.project, access, runtime.handle().clone());
+    TargetContext {
+        services: Arc::new(services),
+        project: Arc::new(project),
+        console: plan.console.clone(),
+        plan: None,
+        local: environment::local_client(&plan.project),
+        examines: false,
+    }
 }
 
 /// What the targets of these stores of a plan run. `None` for a target that does not say.
@@ -298,14 +334,7 @@ pub fn observed(
         .build()
         .map_err(|source| Error::Start { source })?;
     let access = prepared.surroundings.access.clone();
-    let services = services_without_run(&plan.project, access, runtime.handle().clone());
-    let context = TargetContext {
-        services: Arc::new(services),
-        project: Arc::new(prepared.project.clone()),
-        console: plan.console.clone(),
-        plan: None,
-        local: environment::local_client(&plan.project),
-    };
+    let context = context_of(plan, prepared.project.clone(), access, &runtime);
     let mut targets = TargetsByKind::new(&context);
     let known = releases
         .into_iter()
@@ -325,17 +354,7 @@ pub fn steps(plan: &Plan, prepared: PreparedCommand) -> Result<Vec<ReleaseSteps>
         .map_err(|source| Error::Start { source })?;
     let wanted = prepared.release;
     let access = prepared.surroundings.access;
-    let context = TargetContext {
-        services: Arc::new(services_without_run(
-            &plan.project,
-            access,
-            runtime.handle().clone(),
-        )),
-        project: Arc::new(prepared.project),
-        console: plan.console.clone(),
-        plan: None,
-        local: environment::local_client(&plan.project),
-    };
+    let context = context_of(plan, prepared.project, access, &runtime);
     let kinds: BTreeMap<_, _> = plan
         .releases
         .iter()
@@ -409,6 +428,8 @@ fn not_live(outcome: &StoreOutcome) -> String {
 fn deployed(outcome: &StoreOutcome) -> Deployed {
     Deployed {
         store_id: outcome.store.to_string(),
+        release: outcome.release.id.to_string(),
+        target: outcome.release.target.clone(),
         address: outcome.address.clone().unwrap_or_default(),
         is_local: outcome.release.target == TargetKind::Local.name(),
     }

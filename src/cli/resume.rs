@@ -77,7 +77,7 @@ pub fn failed(project: &Project, selection: &Selection) -> Result<Selection, Any
     let stores = stores.filter(|store| failed.contains_key(&store.id));
     let ids: Vec<String> = stores.map(|store| store.id.to_string()).collect();
     tell(&match ids.as_slice() {
-        [] => "note: the last deploy of no selected store has failed".to_owned(),
+        [] => "note: nothing to retry: the last deploy of each selected store succeeded".to_owned(),
         ids => format!("note: the last deploy has failed: {}", ids.join(", ")),
     });
     Ok(Selection::Exactly(ids))

@@ -4,29 +4,30 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use miette::Diagnostic;
+use serde_json::{Value, json};
+
 use super::arguments::flow::ReleaseOptions;
-use super::arguments::{EnvMode, Output, Select, WorkOptions};
+use super::arguments::{EnvMode, Select, WorkOptions};
 use super::changed::selection;
 use super::environment::{self, Environment};
 use super::events::{live_with, reporter};
 use super::killed_runs::record_killed_runs;
 use super::record::{BuildRecorder, EndedRun, FinishedStores};
-use super::releasing::{self, RunTargets};
+use super::releasing::{self, Released, RunTargets};
 use super::services::{RunServices, services};
 use super::{answer, resume};
 use crate::cache::{Cache, RemoteCacheSettings};
 use crate::config::{HookStage, Project};
-use crate::error::Error as AnyError;
+use crate::error::{Error as AnyError, Exit};
 use crate::event::{Stage, seconds};
-use crate::ledger::BuildStatus;
+use crate::ledger::{BuildStatus, first_line};
 use crate::pipeline::{
     self, Access, CACHE, ProjectLock, ResultOrigin, RunSummary, ScriptEnvironment, SessionLock,
     forecast,
 };
 use crate::plan::{self, BuilderChoice, Filter, Plan, Request, Selection};
-use crate::report::{
-    Deployed, Detail, PackageRow, Recording, SummaryRow, SummaryTable, Transcripts,
-};
+use crate::report::{Detail, PackageRow, Recording, SummaryRow, SummaryTable, Transcripts};
 use crate::store::StoreId;
 
 /// What a run needs beside its plan.
@@ -131,11 +132,7 @@ impl PreparedCommand {
 pub type PrepareRun<'a> = &'a dyn Fn() -> Result<PreparedCommand, AnyError>;
 
 /// Makes a plan, then prints it or carries it out.
-pub fn run(
-    prepare: PrepareRun,
-    work: Option<&WorkOptions>,
-    output: &Output,
-) -> Result<(), AnyError> {
+pub fn run(prepare: PrepareRun, work: Option<&WorkOptions>, json: bool) -> Result<(), AnyError> {
     let mut prepared = prepare()?;
     let mut plan = prepared.plan(work)?;
     if work.is_some_and(|work| work.dry_run) {
@@ -145,7 +142,7 @@ pub fn run(
         let cache = Cache::new(plan.project.join(CACHE));
         let forecasts = forecast(&plan, &cache, work.is_some_and(|work| work.force));
         let releases = releasing::steps(&plan, prepared)?;
-        return if output.json {
+        return if json {
             document(&plan::document(&plan, &forecasts, &releases))
         } else {
             answer(&plan::text(&plan, &forecasts, &releases))
@@ -153,36 +150,92 @@ pub fn run(
     }
     let until = prepared.request.until;
     let script = prepared.request.work.other_script().map(str::to_owned);
-    let (summary, deployed, result) = carry_out((plan, prepared), prepare, work, output.json)?;
+    let carried = carry_out((plan, prepared), prepare, work, json);
+    let (summary, released, result) = match carried {
+        Ok((summary, released, result)) => (summary, released, result.map_err(AnyError::from)),
+        Err(error) if json => (RunSummary::default(), Released::default(), Err(error)),
+        Err(error) => return Err(error),
+    };
     let mut table = table(summary);
-    table.deployed = deployed;
+    table.deployed = released.live;
+    table.not_live = released.not_live;
     table.script = script;
-    let shown = show(&table, until, result.is_ok(), output.json);
+    let shown = show(&table, until, result.as_ref().err(), json);
     // An error of the run is more important than an error of printing.
-    result.map_err(AnyError::from).and(shown)
+    result.and(shown)
 }
 
-fn show(table: &SummaryTable, until: Stage, ok: bool, json: bool) -> Result<(), AnyError> {
+fn show(
+    table: &SummaryTable,
+    until: Stage,
+    error: Option<&AnyError>,
+    json: bool,
+) -> Result<(), AnyError> {
     if json {
-        let mut event = serde_json::to_value(table).unwrap_or_default();
-        if let Some(object) = event.as_object_mut() {
-            object.shift_insert(0, "event".into(), "summary".into());
-            object.insert("ok".into(), ok.into());
-        }
-        answer(&format!("{event}\n"))
-    } else if until > Stage::Compose && (ok || !table.units.is_empty()) {
+        summary_event(table, error)
+    } else if until > Stage::Compose && (error.is_none() || !table.units.is_empty()) {
         answer(&format!("\n{}", table.text()))
     } else {
         Ok(())
     }
 }
 
+/// Prints the last event of a run, with the errors of a run that failed.
+pub fn summary_event(table: &SummaryTable, error: Option<&AnyError>) -> Result<(), AnyError> {
+    let mut event = serde_json::to_value(table).unwrap_or_default();
+    if let Some(object) = event.as_object_mut() {
+        object.shift_insert(0, "event".into(), "summary".into());
+        if let Some(error) = error {
+            object.insert("errors".into(), errors(error).into());
+        }
+        object.insert("ok".into(), error.is_none().into());
+    }
+    answer(&format!("{event}\n"))
+}
+
+/// The errors of a run, each with its code if it has one. An error that only counts others is left out.
+fn errors(error: &AnyError) -> Vec<Value> {
+    let related: Vec<&dyn Diagnostic> = error.related().into_iter().flatten().collect();
+    let (is_failed, only_counts) = match error {
+        AnyError::Pipeline(pipeline::Error::Failed { .. }) => (true, true),
+        AnyError::Pipeline(pipeline::Error::Preflight { .. }) => (false, true),
+        _ => (false, false),
+    };
+    let own: &dyn Diagnostic = error;
+    let own = (!only_counts || related.is_empty()).then_some(own);
+    let all = own.into_iter().chain(related);
+    all.map(|error| {
+        let mut message = with_causes(error);
+        if is_failed {
+            // The output of the unit is in earlier events.
+            message = first_line(&message);
+        }
+        let code = error.code().map(|code| code.to_string());
+        json!({ "message": message, "code": code })
+    })
+    .collect()
+}
+
+/// The message of an error, and those of its causes that it does not repeat.
+fn with_causes(error: &dyn Diagnostic) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+        cause = error.source();
+    }
+    message
+}
+
 /// Prints one JSON document.
-pub fn document(value: &serde_json::Value) -> Result<(), AnyError> {
+pub fn document(value: &Value) -> Result<(), AnyError> {
     answer(&format!("{value:#}\n"))
 }
 
-type RunResult = (RunSummary, Vec<Deployed>, Result<(), pipeline::Error>);
+type RunResult = (RunSummary, Released, Result<(), pipeline::Error>);
 
 fn carry_out(
     planned: (Plan, PreparedCommand),
@@ -219,7 +272,7 @@ fn under_lock(
     let (mut plan, mut prepared) = planned;
     let lock = match ProjectLock::take(&plan.project, &around.events, &around.interrupt) {
         Ok(lock) => lock,
-        Err(error) => return Ok((RunSummary::default(), Vec::new(), Err(error))),
+        Err(error) => return Ok((RunSummary::default(), Released::default(), Err(error))),
     };
     if lock.has_waited() {
         prepared = prepare()?;
@@ -239,13 +292,19 @@ fn under_lock(
     if let Err(error) = record_killed_runs(&plan.project, &lock) {
         events.notice(format!("earlier runs are not recorded as killed: {error}"));
     }
+    let targets = RunTargets::new(&plan, project, &services, wanted);
+    // Wrong input, such as an unknown wave, is no deploy that has failed, so it is not recorded.
+    let is_wrong_input = |error: &AnyError| error.exit() == Exit::Input;
+    let targets = match targets {
+        Err(error) if is_wrong_input(&error) => return Err(error),
+        targets => targets,
+    };
     let recorder = BuildRecorder::start(&plan, environment::actor(), transcripts, events);
     options.builds = recorder
         .as_ref()
         .map(BuildRecorder::ids)
         .unwrap_or_default();
     let options = Arc::new(options);
-    let targets = RunTargets::new(&plan, project, &services, wanted);
     let targets = targets.inspect_err(|error| {
         if let Some(recorder) = &recorder {
             recorder.end_early(&error.to_string(), events);
@@ -253,7 +312,7 @@ fn under_lock(
     })?;
     let checks = targets.checks(&plan);
     let (mut summary, mut result) = pipeline::run(&plan, &services, &options, checks, &lock);
-    let mut live = Vec::new();
+    let mut released = Released::default();
     if let Some(recorder) = recorder {
         let run = EndedRun {
             summary: &summary,
@@ -268,7 +327,7 @@ fn under_lock(
             finished.extend(complete.map(|build| (build.store.clone(), None)));
         }
         if plan.until == Stage::Deploy && !summary.pushed.is_empty() {
-            (live, finished, result) =
+            (released, finished, result) =
                 targets.release(&plan, &builds, result, (&options, recorder.starts()));
         }
         recorder.end(&plan, &result, &finished, &services);
@@ -276,7 +335,7 @@ fn under_lock(
         let outside = services.events.waiting_time();
         summary.own = summary.elapsed.saturating_sub(outside);
     }
-    Ok((summary, live, result))
+    Ok((summary, released, result))
 }
 
 /// Fails if a development server runs in the folder of a store that is to be built or removed.
@@ -339,6 +398,7 @@ fn table(summary: RunSummary) -> SummaryTable {
             })
             .collect(),
         deployed: Vec::new(),
+        not_live: Vec::new(),
         hints: summary.hints,
         seconds: seconds(summary.elapsed),
         own_seconds: seconds(summary.own),

@@ -16,8 +16,8 @@ use super::store_targets::StoreTargets;
 use super::{answer, builds, history};
 use crate::error::Error as AnyError;
 use crate::ledger::{
-    BuildRecord, EventRecord, LedgerTargets, RecordId, RecordSet, ReleaseStatus, TargetHistory,
-    TargetState, open_runs,
+    BuildRecord, EventRecord, LedgerTargets, RecordId, RecordSet, ReleaseReason, ReleaseStatus,
+    TargetHistory, TargetState, open_runs,
 };
 use crate::store::{Store, StoreId, TargetKind};
 use crate::target::{self, LockClaim, Observed, Target, place_options};
@@ -150,8 +150,8 @@ fn runs<'a>(
     runs
 }
 
-/// Where a target differs from the records.
-fn drift(observed: &Observed, recorded: &TargetState, stages: bool) -> Vec<String> {
+/// Where a target differs from the records. Staged releases are only compared where the target has them.
+fn drift(observed: &Observed, recorded: &TargetState, compares_staged: bool) -> Vec<String> {
     let mut drift = Vec::new();
     match (&observed.active, &recorded.active) {
         (Some(active), Some(said)) if active != said => drift.push(format!(
@@ -165,7 +165,7 @@ fn drift(observed: &Observed, recorded: &TargetState, stages: bool) -> Vec<Strin
         )),
         _ => {}
     }
-    if stages {
+    if compares_staged {
         let runs = |id: &RecordId| observed.staged.iter().any(|it| it.release == *id);
         for staged in &observed.staged {
             let id = &staged.release;
@@ -244,6 +244,15 @@ impl<'a> StoreStatus<'a> {
         self.records.event(self.history.state.pin.as_ref()?)
     }
 
+    /// Whether a release became live after the pin that no rollback has made.
+    fn is_live_since(&self, pin: &EventRecord) -> bool {
+        let is_later = |released: &EventRecord| released.id > pin.id;
+        let live = self.history.state.active.as_ref();
+        let made = live.and_then(|id| self.records.release(id));
+        self.history.released.is_some_and(is_later)
+            && made.is_some_and(|made| made.reason != ReleaseReason::Rollback)
+    }
+
     /// The newest release, if it was made after the live one and nothing runs yet.
     fn waiting(&self) -> Option<&'a RecordId> {
         let latest = self.history.latest?;
@@ -268,9 +277,13 @@ impl<'a> StoreStatus<'a> {
     }
 
     fn drift(&self) -> Vec<String> {
+        // A run stages and stops releases before it records that.
+        let is_busy =
+            self.asked.lock.is_some() || self.runs.iter().any(|(_, is_running)| *is_running);
+        let compares_staged = self.asked.stages && !is_busy;
         let observed = self.asked.observed.as_ref();
         observed.map_or_else(Vec::new, |observed| {
-            drift(observed, &self.history.state, self.asked.stages)
+            drift(observed, &self.history.state, compares_staged)
         })
     }
 
@@ -393,9 +406,7 @@ impl<'a> StoreStatus<'a> {
             format!("{} by {user} on {host}", format.age(event.id.made_at()))
         };
         if let Some(pin) = self.pin() {
-            let released = self.history.released;
-            let is_later = released.is_some_and(|released| released.id > pin.id);
-            let later = if is_later {
+            let later = if self.is_live_since(pin) {
                 "; a release became live after it"
             } else {
                 ""

@@ -55,6 +55,7 @@ pub fn stop(global: &Global, options: &StopOptions) -> Result<(), AnyError> {
             console: String::new(),
             plan: None,
             local: client,
+            examines: false,
         };
         let target = target_of(TargetKind::Local, &context).map_err(release::Error::from)?;
         let (mut has_stopped, mut failure) = (false, None);

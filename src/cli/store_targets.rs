@@ -66,6 +66,7 @@ impl StoreTargets {
             console,
             plan: None,
             local: environment::local_client(&project.root),
+            examines: false,
         };
         let chosen = Selection::Stores(options.stores.to_vec());
         if !options.stores.is_empty() {

@@ -81,8 +81,6 @@ pub struct ChangedPath {
 pub struct ChangedStores {
     /// The stores that differ, parents before children.
     pub stores: Vec<ChangedStore>,
-    /// Every deployable store, in the same order.
-    pub deployable: Vec<StoreId>,
     /// What limits the result, for people.
     pub notices: Vec<String>,
 }
@@ -119,7 +117,6 @@ pub fn changed(root: &Path, comparison: &Comparison) -> Result<ChangedStores, Er
         .collect::<Result<_, Error>>()?;
     let changed = compared.into_iter().filter(|it| !it.reasons.is_empty());
     Ok(ChangedStores {
-        deployable: stores.iter().map(|store| store.id.clone()).collect(),
         stores: changed.collect(),
         notices,
     })

@@ -19,6 +19,7 @@ use serde::Serialize;
 use crate::cache::RemoteCache;
 use crate::config::{Error as ConfigError, Project};
 use crate::pipeline::{ScriptEnvironment, Services};
+use crate::target::TargetContext;
 
 /// How long a program or a service may take to respond.
 const TIMEOUT: Duration = Duration::from_secs(8);
@@ -136,6 +137,8 @@ pub struct Examination<'a> {
     pub scripts: &'a ScriptEnvironment,
     /// The clients and credentials for services.
     pub services: &'a Services,
+    /// What the targets of the stores are made from. None without a project.
+    pub targets: Option<&'a TargetContext>,
     /// The remote cache, or why it is not used.
     pub remote: Result<Option<&'a RemoteCache>, String>,
     /// The registry, from a flag or the environment.

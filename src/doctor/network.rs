@@ -1,12 +1,17 @@
-//! The services that a deploy needs: registry, base image, console, remote cache, Docker. They are
+//! The services that a deploy needs: registry, base image, targets, remote cache, Docker. They are
 //! checked at the same time, each within a time limit.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
 
 use super::{Diagnosis, Examination, ProblemKind, TIMEOUT};
 use crate::config::Project;
-use crate::pipeline::{self, StageError};
+use crate::pipeline::{self, DeployError, DeployFault, StageError};
 use crate::plan::{self, DestinationPlan};
 use crate::registry::Error as RegistryError;
-use crate::target;
+use crate::store::TargetKind;
+use crate::target::{self, TargetContext, target_of};
 use oci_distribution::Error as ClientError;
 
 /// The most seconds by which clocks may differ. Tokens of registries are valid for minutes.
@@ -17,23 +22,87 @@ type Answer = (Diagnosis, Option<i64>);
 
 /// Checks all services.
 pub async fn check(subject: &Examination<'_>) -> Vec<Diagnosis> {
-    let Ok(project) = subject.project else {
+    let (Ok(project), Some(context)) = (subject.project, subject.targets) else {
         // Without a config the addresses are not known.
         return vec![engine(subject).await];
     };
-    let (registry, base, console, remote, docker) = tokio::join!(
-        registry(project, subject),
-        base(project, subject),
-        console(project, subject),
+    let destination = plan::destination_of(project, &subject.registry);
+    let stores = stores_by_target(project);
+    let has_console = stores.contains_key(TargetKind::Console.name());
+    let others = stores.into_values();
+    let others = others.filter(|(kind, _)| *kind != TargetKind::Console);
+    let others = others.map(|(kind, count)| target(kind, count, context));
+    let (registry, base, console, others, remote, docker) = tokio::join!(
+        registry(project, subject, &destination),
+        base(project, subject, &destination),
+        async {
+            if has_console {
+                Some(console(project, subject).await)
+            } else {
+                None
+            }
+        },
+        join_all(others),
         remote(subject),
         engine(subject),
     );
-    let clock = clock([("registry", registry.1), ("console", console.1)]);
-    let mut found = vec![credentials(subject), base, registry.0, console.0];
+    let mut found = Vec::new();
+    found.extend(credentials(subject, has_console));
+    found.extend(base);
+    let mut servers = Vec::new();
+    if !matches!(destination, Ok(DestinationPlan::Layout { .. })) {
+        servers.push(("registry", registry.1));
+    }
+    found.push(registry.0);
+    if let Some((console, difference)) = console {
+        servers.push(("console", difference));
+        found.push(console);
+    }
+    found.extend(others);
     found.extend(remote);
     found.push(docker);
-    found.push(clock);
+    found.extend(clock(&servers));
     found
+}
+
+/// The targets of the deployable stores, each with the number of its stores.
+fn stores_by_target(project: &Project) -> BTreeMap<&'static str, (TargetKind, usize)> {
+    let mut targets = BTreeMap::new();
+    let deployments = project.stores.deployables().map(|it| it.deployment.iter());
+    for deployment in deployments.flatten() {
+        let kind = plan::target_of(project, deployment);
+        targets.entry(kind.name()).or_insert((kind, 0)).1 += 1;
+    }
+    targets
+}
+
+/// Checks a target as a deploy does before its first build.
+async fn target(kind: TargetKind, stores: usize, context: &TargetContext) -> Diagnosis {
+    let (check, next) = match kind {
+        TargetKind::Console => ("console", "check `console` in `alokai.config.json`"),
+        TargetKind::Local => ("target local", "check that `node` runs"),
+        TargetKind::Docker => ("target docker", "check `DOCKER_HOST` and `deploy.docker`"),
+        TargetKind::Swarm => ("target swarm", "check `DOCKER_HOST` and `deploy.swarm`"),
+        TargetKind::Kubernetes => (
+            "target kubernetes",
+            "check `deploy.kubernetes`, and the cluster of `kubectl`",
+        ),
+        TargetKind::Command => ("target command", "check `deploy.command`"),
+    };
+    let context = context.clone();
+    let asked = limited(check, next, async {
+        // Making a target may ask a program.
+        let made = tokio::task::spawn_blocking(move || target_of(kind, &context)).await;
+        let made = made.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+        Ok(made?.preflight().await?)
+    });
+    match asked.await {
+        Ok(()) => {
+            let noun = if stores == 1 { "store" } else { "stores" };
+            Diagnosis::ok(check, format!("can be used by {stores} {noun}"))
+        }
+        Err(problem) => problem,
+    }
 }
 
 /// The result of a request within the time limit.
@@ -61,40 +130,50 @@ fn kind(error: &StageError) -> ProblemKind {
             | RegistryError::Client(
                 ClientError::Certificates { .. } | ClientError::InvalidName { .. },
             ),
-        ) => ProblemKind::Input,
+        )
+        | StageError::Deploy(DeployError {
+            fault: DeployFault::Input,
+            ..
+        }) => ProblemKind::Input,
         _ => ProblemKind::External,
     }
 }
 
-fn credentials(subject: &Examination) -> Diagnosis {
+/// The console always needs credentials. Whether the registry does is known when it was asked.
+fn credentials(subject: &Examination, has_console: bool) -> Option<Diagnosis> {
     const CHECK: &str = "credentials";
     let access = &subject.services.access;
     match &access.credentials {
         Some(credentials) => {
-            Diagnosis::ok(CHECK, format!("set, for the user `{}`", credentials.user))
+            let found = format!("set, for the user `{}`", credentials.user);
+            Some(Diagnosis::ok(CHECK, found))
         }
-        None => Diagnosis::problem(
+        None => has_console.then(|| Diagnosis::problem(
             CHECK,
             ProblemKind::External,
             format!("not set: {}", access.missing.join(" and ")),
             "set them in the environment or in `.env`; only a deploy to the console needs them, and not `store deploy --local`",
-        ),
+        )),
     }
 }
 
-async fn registry(project: &Project, subject: &Examination<'_>) -> Answer {
+async fn registry(
+    project: &Project,
+    subject: &Examination<'_>,
+    destination: &Result<DestinationPlan, plan::Error>,
+) -> Answer {
     const CHECK: &str = "registry";
-    let (address, host, is_insecure) = match plan::destination_of(project, &subject.registry) {
+    let (address, host, is_insecure) = match destination {
         Ok(DestinationPlan::Registry {
             address,
             host,
             is_insecure,
-        }) => (address, host, is_insecure),
+        }) => (address.clone(), host, *is_insecure),
         Ok(DestinationPlan::Layout { name, .. }) => {
             let found = format!("`{name}` is a folder on this machine");
             return (Diagnosis::ok(CHECK, found), None);
         }
-        Err(error) => return (Diagnosis::of_error(CHECK, ProblemKind::Input, &error), None),
+        Err(error) => return (Diagnosis::of_error(CHECK, ProblemKind::Input, error), None),
     };
     let is_allowed = is_insecure || subject.services.access.trust.allow_insecure;
     if !is_allowed && http_client::is_exposed(&address) {
@@ -134,20 +213,28 @@ async fn registry(project: &Project, subject: &Examination<'_>) -> Answer {
     }
 }
 
-async fn base(project: &Project, subject: &Examination<'_>) -> Diagnosis {
+/// Not checked without a destination, in which the base image may be.
+async fn base(
+    project: &Project,
+    subject: &Examination<'_>,
+    destination: &Result<DestinationPlan, plan::Error>,
+) -> Option<Diagnosis> {
     const CHECK: &str = "base image";
+    let destination = destination.as_ref().ok()?;
     let name = &project.settings.image.base;
     let platform = &project.settings.platform;
-    let asked = pipeline::base_image(&project.root, name, platform, subject.services);
+    let root = &project.root;
+    let asked = pipeline::base_image(root, destination, name, platform, subject.services);
     let next = "check `image.base` in `alokai.config.json` and the network";
-    match limited(CHECK, next, asked).await {
-        Ok(digest) => {
+    Some(match limited(CHECK, next, asked).await {
+        Ok(Some(digest)) => {
             let digest = digest.to_string();
             let short = digest.get(..19).unwrap_or(&digest);
             Diagnosis::ok(CHECK, format!("{name} for {platform}: {short}"))
         }
+        Ok(None) => Diagnosis::ok(CHECK, format!("{name}, in the Docker engine")),
         Err(problem) => problem,
-    }
+    })
 }
 
 async fn console(project: &Project, subject: &Examination<'_>) -> Answer {
@@ -222,20 +309,24 @@ async fn engine(subject: &Examination<'_>) -> Diagnosis {
     }
 }
 
-fn clock(servers: [(&str, Option<i64>); 2]) -> Diagnosis {
+/// Not checked if no server is needed.
+fn clock(servers: &[(&str, Option<i64>)]) -> Option<Diagnosis> {
     const CHECK: &str = "clock";
+    if servers.is_empty() {
+        return None;
+    }
     let known = servers.iter().filter_map(|(name, it)| Some((name, (*it)?)));
     let Some((server, seconds)) = known.max_by_key(|(_, seconds)| seconds.abs()) else {
-        return Diagnosis::warning(
+        return Some(Diagnosis::warning(
             CHECK,
             "not checked, because no response of the registry or the console has a date",
             "compare it with another clock: `date -u`",
-        );
+        ));
     };
     let direction = if seconds < 0 { "behind" } else { "ahead of" };
     let by = seconds.abs();
     if by > CLOCK_LIMIT {
-        return Diagnosis::problem(
+        return Some(Diagnosis::problem(
             CHECK,
             ProblemKind::External,
             format!(
@@ -243,10 +334,10 @@ fn clock(servers: [(&str, Option<i64>); 2]) -> Diagnosis {
                 by / 60
             ),
             "set the clock: `timedatectl set-ntp true`",
-        );
+        ));
     }
-    Diagnosis::ok(
+    Some(Diagnosis::ok(
         CHECK,
         format!("differs from that of the {server} by {by} s"),
-    )
+    ))
 }

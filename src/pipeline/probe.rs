@@ -9,6 +9,7 @@ use super::base::{BaseSources, BaseUnavailable};
 use super::failure::StageError;
 use super::services::Services;
 use super::{docker, sandbox};
+use crate::plan::DestinationPlan;
 use crate::registry;
 use oci::{Digest, Platform};
 use oci_distribution::Client;
@@ -50,26 +51,47 @@ pub async fn registry(
     Ok(client)
 }
 
-/// Resolves a base image. Its layers are not read.
+/// Resolves a base image as a deploy to a destination does. None if only the engine has it. Its layers are
+/// not read.
 pub async fn base_image(
     project: &Path,
+    destination: &DestinationPlan,
     name: &str,
     platform: &Platform,
     services: &Services,
-) -> Result<Digest, StageError> {
+) -> Result<Option<Digest>, StageError> {
+    let layout = match destination {
+        DestinationPlan::Layout { folder, .. } => Some(folder.as_path()),
+        DestinationPlan::Registry { .. } => None,
+    };
     let sources = BaseSources {
         project,
-        layout: None,
+        layout,
         services,
     };
-    match sources.find(name, platform).await {
-        Ok(base) => Ok(base.pinned.digest),
-        Err(error) => Err(StageError::from(BaseUnavailable {
-            name: name.to_owned(),
-            own: Box::new(error),
-            engine: None,
-        })),
-    }
+    let own = match sources.find(name, platform).await {
+        Ok(base) => return Ok(Some(base.pinned.digest)),
+        Err(error) => Box::new(error),
+    };
+    // The engine cannot push to a layout.
+    let engine = if layout.is_some() {
+        None
+    } else {
+        match in_engine(name, services).await {
+            Ok(()) => return Ok(None),
+            Err(error) => Some(Box::new(error)),
+        }
+    };
+    Err(StageError::from(BaseUnavailable {
+        name: name.to_owned(),
+        own,
+        engine,
+    }))
+}
+
+async fn in_engine(name: &str, services: &Services) -> Result<(), docker::Error> {
+    let engine = docker::connect(services.access.engine(None)).await?;
+    docker::check_present(&engine, name).await
 }
 
 /// Connects to the Docker engine.

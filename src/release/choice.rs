@@ -7,6 +7,7 @@ use crate::ledger::{
     ReleaseRecord, ReleaseStatus, SCHEMA_VERSION, TargetState, next_moment,
 };
 use crate::store::StoreId;
+use crate::target::place_options;
 
 /// A release to which a rollback may go: it was active and stayed healthy.
 #[derive(Debug, Clone, Copy)]
@@ -147,7 +148,8 @@ pub fn no_candidate(
         Record::Build(_) | Record::Event(_) => "is not a release".into(),
     };
     let id = record.id().clone();
-    Error::WrongRelease { id, why }
+    let place = place_options(store, target);
+    Error::WrongRelease { id, why, place }
 }
 
 /// What `release` is asked to make live.
@@ -184,6 +186,7 @@ pub fn chosen<'r>(
     let wrong = |id: &RecordId, why: String| Error::WrongRelease {
         id: id.clone(),
         why,
+        place: place_options(store, target),
     };
     let found = records.find(wanted).map_err(crate::ledger::Error::from)?;
     if found.store() != store {

@@ -10,7 +10,7 @@ use super::steps::StoreRun;
 use super::{Error, ReleaseJournal};
 use crate::ledger::{Actor, RecordId, RecordKind, StoreEvent};
 use crate::store::StoreId;
-use crate::target::{LockAnswer, LockClaim, Target};
+use crate::target::{LockAnswer, LockClaim, Target, place_options};
 
 /// Seconds for which a lock is held without a renewal.
 const LEASE: u64 = 30;
@@ -100,7 +100,7 @@ impl<'a> Lease<'a> {
     ) -> Result<Self, Error> {
         let claim = claim(operation, journal.actor);
         match target.lock(store, &claim).await? {
-            LockAnswer::Held(holder) => Err(held(store, &holder)),
+            LockAnswer::Held(holder) => Err(held(store, target.name(), &holder)),
             LockAnswer::Taken { from } => {
                 if let Some(from) = &from {
                     journal.events.notice(format!(
@@ -160,6 +160,7 @@ impl<'a> Lease<'a> {
 
     fn lost(&self, reason: String) -> Error {
         Error::LockLost {
+            place: place_options(self.store, self.target.name()),
             store: self.store.clone(),
             reason,
         }
@@ -244,8 +245,9 @@ fn described(claim: &LockClaim) -> String {
     )
 }
 
-fn held(store: &StoreId, holder: &LockClaim) -> Error {
+fn held(store: &StoreId, target: &str, holder: &LockClaim) -> Error {
     Error::Locked {
+        place: place_options(store, target),
         store: store.clone(),
         holder: described(holder),
         lease: holder.lease,

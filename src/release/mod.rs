@@ -235,7 +235,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::release::locked),
         help(
-            "wait until that run has ended; a lock that is not renewed for {lease} s is taken over, and `alokai store lock release --store {store}` removes the lock of a run that does not exist any more"
+            "wait until that run has ended; a lock that is not renewed for {lease} s is taken over, and `alokai store lock release {place}` removes the lock of a run that does not exist any more"
         )
     )]
     Locked {
@@ -245,16 +245,20 @@ pub enum Error {
         holder: String,
         /// Its lease in seconds.
         lease: u64,
+        /// The options that name the store and its target.
+        place: String,
     },
     /// Another run took the lock over.
     #[error("the lock of `{store}` was lost: {reason}")]
     #[diagnostic(
         code(alokai::release::lock_lost),
         help(
-            "`alokai store status` shows what is live and who has the lock now; then run the command again"
+            "`alokai store status {place}` shows what is live and who has the lock now; then run the command again"
         )
     )]
     LockLost {
+        /// The options that name the store and its target.
+        place: String,
         /// The store.
         store: StoreId,
         /// How.
@@ -302,7 +306,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::release::wrong),
         help(
-            "`alokai store releases` lists the releases, `alokai store builds` the builds, and `alokai store rollback --dry-run` the releases to return to"
+            "`alokai store releases` lists the releases, `alokai store builds` the builds, and `alokai store rollback {place} --dry-run` the releases to return to"
         )
     )]
     WrongRelease {
@@ -310,20 +314,22 @@ pub enum Error {
         id: RecordId,
         /// Why not.
         why: String,
+        /// The options that name the store and its target.
+        place: String,
     },
     /// No earlier release can be made live again.
     #[error("the store `{store}` has no earlier release to go back to{candidates}")]
     #[diagnostic(
         code(alokai::release::no_earlier),
-        help(
-            "name one of the listed releases: `alokai store rollback {place} <ID>`; only releases that were live and stayed healthy are listed"
-        )
+        help("{}", no_earlier(*is_listed, place))
     )]
     NoEarlier {
         /// The store.
         store: StoreId,
-        /// The candidates, one a line.
+        /// The candidates, one a line, and other releases that may be meant.
         candidates: String,
+        /// Whether there is a candidate.
+        is_listed: bool,
         /// The options that name the store and its target.
         place: String,
     },
@@ -416,6 +422,20 @@ impl Error {
             Self::Interrupted { .. } => DeployFault::Interrupted,
             _ => DeployFault::Work,
         }
+    }
+}
+
+/// What to do if a rollback without an id has no release to go back to.
+fn no_earlier(is_listed: bool, place: &str) -> String {
+    let rule = "only releases that were live and stayed healthy";
+    if is_listed {
+        format!(
+            "name one of the listed releases: `alokai store rollback {place} <ID>`; {rule} are listed"
+        )
+    } else {
+        format!(
+            "a rollback can go to {rule}, and no other one was; `alokai store release <ID> {place}` makes any release or build live"
+        )
     }
 }
 

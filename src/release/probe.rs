@@ -63,10 +63,11 @@ impl std::fmt::Display for Symptoms {
                 lines.push(format!("{} is not running", state.app));
             }
             if state.restarts > 0 {
-                lines.push(format!(
-                    "{} was started again {} times",
-                    state.app, state.restarts
-                ));
+                let times = match state.restarts {
+                    1 => "once".to_owned(),
+                    count => format!("{count} times"),
+                };
+                lines.push(format!("{} was started again {times}", state.app));
             }
             let first = state.tail.len().saturating_sub(TAIL);
             lines.extend(state.tail[first..].iter().map(|line| format!("│ {line}")));
@@ -345,5 +346,31 @@ async fn ask(client: &Client, url: &Url, probe: &HealthProbe) -> ProbeAnswer {
                 http_client::TransferError::from(error).to_string()
             },
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Symptoms;
+    use crate::store::AppName;
+    use crate::target::AppState;
+
+    #[test]
+    fn restarts_are_counted_in_words() {
+        for (restarts, expected) in [(1, "once"), (2, "2 times")] {
+            let state = AppState {
+                app: AppName::new("web").unwrap(),
+                running: true,
+                ended: None,
+                restarts,
+                tail: Vec::new(),
+            };
+            let symptoms = Symptoms {
+                state: Some(state),
+                ..Symptoms::default()
+            };
+            let text = format!("  web was started again {expected}");
+            assert_eq!(symptoms.to_string(), text);
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::ledger::{
     ReleaseRecord, SCHEMA_VERSION, StoredRecord, continue_after, next_moment,
 };
 use crate::store::StoreId;
-use crate::target::{Settings, Target};
+use crate::target::{Settings, Target, place_options};
 
 /// The variables from which apps take their port and their address.
 const RESERVED: [&str; 6] = [
@@ -50,10 +50,13 @@ pub enum SettingsError {
     #[diagnostic(
         code(alokai::settings::no_build),
         help(
-            "`alokai store deploy --store {store} --no-release` makes a build and does not make it live"
+            "`alokai store deploy {} --no-release` makes a build and does not make it live",
+            place_options(store, target)
         )
     )]
     NoBuild {
+        /// The target.
+        target: &'static str,
         /// The store.
         store: StoreId,
     },
@@ -62,7 +65,8 @@ pub enum SettingsError {
     #[diagnostic(
         code(alokai::settings::lost),
         help(
-            "remove them with `alokai store settings unset --all --store {store}`, then set all of them again"
+            "remove them with `alokai store settings unset --all {}`, then set all of them again",
+            place_options(store, target)
         )
     )]
     Lost {
@@ -77,9 +81,14 @@ pub enum SettingsError {
     #[error("the setting `{name}` of `{store}` is not set")]
     #[diagnostic(
         code(alokai::settings::not_set),
-        help("`alokai store settings list --store {store}` lists the names")
+        help(
+            "`alokai store settings list {}` lists the names",
+            place_options(store, target)
+        )
     )]
     NotSet {
+        /// The target.
+        target: &'static str,
         /// The store.
         store: StoreId,
         /// The name.
@@ -244,6 +253,7 @@ impl StoreSettings<'_> {
             SettingsChange::Unset(names) => {
                 for name in names {
                     new.remove(name).ok_or_else(|| SettingsError::NotSet {
+                        target: self.target.name(),
                         store: self.store.clone(),
                         name: name.clone(),
                     })?;
@@ -302,6 +312,7 @@ impl StoreSettings<'_> {
         };
         let build = records.builds().rev().find(is_own);
         let missing = || SettingsError::NoBuild {
+            target: self.target.name(),
             store: self.store.clone(),
         };
         Ok(build.ok_or_else(missing)?.id.clone())

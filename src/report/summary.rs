@@ -47,12 +47,16 @@ pub struct PackageRow {
     pub cache: String,
 }
 
-/// A store that was deployed.
+/// A store with the release that a run made.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Deployed {
     /// The store.
     pub store_id: String,
+    /// The release.
+    pub release: String,
+    /// Where it runs.
+    pub target: String,
     /// Its address.
     pub address: String,
     /// Whether it runs on this machine, until `store stop`.
@@ -73,6 +77,9 @@ pub struct SummaryTable {
     pub packages: Vec<PackageRow>,
     /// Deployed stores with their public addresses.
     pub deployed: Vec<Deployed>,
+    /// Stores whose release was made and gets no traffic.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_live: Vec<Deployed>,
     /// Suggestions that save time in later runs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hints: Vec<String>,

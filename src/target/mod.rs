@@ -168,6 +168,8 @@ pub struct TargetContext {
     pub plan: Option<Arc<Plan>>,
     /// The background process of the target `local`.
     pub local: LocalClient,
+    /// Whether a check is for all stores of the project and changes nothing, as in `doctor`.
+    pub examines: bool,
 }
 
 impl TargetContext {
@@ -180,8 +182,11 @@ impl TargetContext {
         })
     }
 
-    /// The stores that become live at a target in this run.
+    /// The stores that become live at a target in this run, or that are examined.
     fn planned_stores(&self, kind: TargetKind) -> Vec<&Store> {
+        if self.examines {
+            return self.stores_at(kind).collect();
+        }
         let planned = self.plan.iter().flat_map(|plan| &plan.releases);
         let planned = planned.filter(|release| release.target == kind);
         let stores = planned.map(|release| self.project.stores.get(release.store.as_str()));

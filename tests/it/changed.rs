@@ -116,7 +116,7 @@ fn settings_count_as_far_as_they_change_the_composition() {
 }
 
 #[test]
-fn a_matrix_is_what_ci_takes_and_shards_are_stable() {
+fn a_matrix_is_what_ci_takes_and_shards_are_those_of_a_build() {
     let project = Project::shop();
     project.write(&format!("apps/{NEXT}/public/logo.svg"), b"other\n");
     let with = |more: &str| changed(&project, &format!("--since HEAD {more}"));
@@ -134,6 +134,18 @@ fn a_matrix_is_what_ci_takes_and_shards_are_stable() {
     assert_eq!(with("--condensed --shard 3/3"), json!([]));
     let wrong = project.alokai("store changed --shard 3/2").fails_with(2);
     wrong.stderr_contains("1 ≤ i ≤ n");
+    // With one changed store, both commands have it in the first shard.
+    project.commit();
+    let texts = format!("apps/stores/fashion/stores/us/{NEXT}/texts.txt");
+    project.write(&texts, b"other\n");
+    for (shard, stores) in [("1/2", json!(["us"])), ("2/2", json!([]))] {
+        assert_eq!(with(&format!("--condensed --shard {shard}")), stores);
+        let line = format!("store build --changed --since HEAD --shard {shard} --dry-run --json");
+        let plan = project.alokai(&line).succeeds().json();
+        let built = plan["stores"].as_array().unwrap().iter();
+        let built: Vec<_> = built.map(|store| store["storeId"].clone()).collect();
+        assert_eq!(json!(built), stores);
+    }
 }
 
 #[test]

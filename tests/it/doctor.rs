@@ -191,7 +191,7 @@ fn services_that_cannot_be_reached() {
     assert_eq!(report.document["ok"], false);
     let lines = project.alokai("doctor").fails_with(3);
     lines.stdout_contains("problem  registry        ");
-    lines.stderr_contains("a deploy to the console is not possible");
+    lines.stderr_contains("a deploy is not possible: ");
     assert!(!lines.stdout.contains('\u{1b}'), "no colours in a pipe");
     let project = project
         .env("TURBO_API", &format!("http://{CLOSED}"))
@@ -214,6 +214,46 @@ fn the_password_is_not_sent_unencrypted() {
     Report::of(&project, 2)
         .has("registry", "problem", &["plain HTTP", "https://"])
         .has("console", "problem", &["plain HTTP", "https://"]);
+}
+
+#[test]
+fn only_the_targets_that_stores_have_are_checked() {
+    let Some(base) = base_layout() else { return };
+    // All stores run on this machine, so that nothing else is needed. The base image is where images are.
+    let layout = base.strip_prefix("oci:").expect("a layout");
+    let (folder, image) = layout.split_once(':').expect("a name");
+    let local = Project::shop()
+        .setting("deploy", &json!({ "target": "local" }))
+        .setting("image", &json!({ "base": image }));
+    local.commit();
+    std::fs::create_dir(local.path(".alokai")).unwrap();
+    let copied = std::process::Command::new("cp")
+        .args(["-R", folder])
+        .arg(local.path(".alokai/registry"))
+        .status();
+    assert!(copied.unwrap().success());
+    let before = local.tree(".");
+    let report = Report::of(&local, 0);
+    report
+        .has("target local", "ok", &["can be used by 2 stores"])
+        .has("base image", "ok", &["sha256:"])
+        .has("registry", "ok", &["`oci:.alokai/registry` is a folder"]);
+    for check in ["console", "credentials", "clock", "target docker"] {
+        assert_eq!(report.all(check), [""; 0]);
+    }
+    assert_eq!(local.tree("."), before, "nothing is written");
+
+    let docker = offline()
+        .setting("deploy", &json!({ "target": "docker" }))
+        .env("DOCKER_HOST", "tcp://127.0.0.1:1");
+    let report = Report::of(&docker, 3);
+    report.has("target docker", "problem", &["Docker"]);
+    assert_eq!(report.all("console"), [""; 0]);
+    let command = offline().setting("deploy", &json!({ "target": "command" }));
+    Report::of(&command, 2).has("target command", "problem", &["deploy.command"]);
+    let command = json!({ "target": "command", "command": ["./no-such-program"] });
+    let command = offline().setting("deploy", &command);
+    Report::of(&command, 3).has("target command", "problem", &["no-such-program"]);
 }
 
 /// A server that gives this answer to every request, or none.

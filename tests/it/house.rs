@@ -119,6 +119,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "pipeline",
             "plan",
             "registry",
+            "store",
             "target",
             "workspace",
         ],

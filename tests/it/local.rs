@@ -93,6 +93,13 @@ fn without_docker_and_network_stores_are_deployed_and_run() {
     assert_eq!(page(&address(&run, "us")), "new texts of us\n");
     std::fs::remove_dir_all(project.path(".out")).unwrap();
     alone(&project, "store rollback --store us --local").succeeds();
+    // Commands in hints are for this machine too.
+    let plan = alone(&project, "store deploy --store us --local --dry-run").succeeds();
+    plan.stdout_contains("`alokai store unpin --store us --local` removes the pin");
+    let unset = alone(&project, "store settings unset --store us --local NOPE");
+    unset
+        .fails_with(2)
+        .stderr_contains("`alokai store settings list --store us --local` lists the names");
     assert_eq!(page(&address(&run, "us")), "texts of us\n");
     assert_eq!(page(&address(&run, "eu")), "texts of eu\n");
     let stopped = alone(&project, "store stop --store us").succeeds();

@@ -4,46 +4,47 @@ use clap::Args;
 
 use super::AccessOptions;
 
+/// The heading of the options below. A heading of the whole struct would also be that of all options after it.
+const RELEASE: &str = "Release";
+
 /// How the stores of a deploy become live.
 #[derive(Debug, Default, Clone, Args)]
-#[command(next_help_heading = "Release")]
 pub struct ReleaseOptions {
     /// Builds and stages a release that gets no traffic; `store release` makes it live
-    #[arg(long)]
+    #[arg(long, help_heading = RELEASE)]
     pub no_release: bool,
     /// Releases a commit although a newer one is live
-    #[arg(long)]
+    #[arg(long, help_heading = RELEASE)]
     pub allow_older: bool,
     /// Ends after the request to the console, without waiting for the store [env: CLI_CONSOLE_NO_WAIT]
-    #[arg(long)]
+    #[arg(long, help_heading = RELEASE)]
     pub no_wait: bool,
     /// Makes the stores live in groups, and stops at a group with a failure: `10%,50%`, or names of
     /// `deploy.waves` and `rest`
-    #[arg(long, value_name = "WAVES", value_delimiter = ',')]
+    #[arg(long, value_name = "WAVES", value_delimiter = ',', help_heading = RELEASE)]
     pub wave: Vec<String>,
-}
-
-/// The output of a command that makes a release live.
-#[derive(Debug, Args)]
-pub struct ReleaseOutput {
-    /// Prints NDJSON events; `rollback --dry-run` prints one JSON document
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// The store of a command.
 #[derive(Debug, Args)]
 pub struct OneStoreOptions {
     /// The store
-    #[arg(short, long, visible_alias = "store-id", value_name = "ID")]
+    #[arg(short, long, visible_alias = "store-id", value_name = "ID", value_parser = one_store)]
     pub store: String,
     /// Uses this machine, to which `store deploy --local` deploys
     #[arg(long)]
     pub local: bool,
     #[command(flatten)]
-    pub output: ReleaseOutput,
-    #[command(flatten)]
     pub access: AccessOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct UnpinOptions {
+    /// Prints one JSON document
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub place: OneStoreOptions,
 }
 
 #[derive(Debug, Args)]
@@ -57,11 +58,15 @@ pub struct MakeLiveOptions {
     /// Ends after the request to the console, without waiting for the store [env: CLI_CONSOLE_NO_WAIT]
     #[arg(long)]
     pub no_wait: bool,
+    /// Prints NDJSON events, the summary last
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub place: OneStoreOptions,
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "options of the command line")]
 pub struct RollbackOptions {
     /// The release to return to [default: the one that was live before; repeated rollbacks go further back]
     #[arg(value_name = "RELEASE")]
@@ -75,6 +80,9 @@ pub struct RollbackOptions {
     /// Lists the releases to which a rollback can go, and changes nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Prints NDJSON events, the summary last; one JSON document with `--dry-run`
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub place: OneStoreOptions,
 }
@@ -84,6 +92,17 @@ pub struct UnstageOptions {
     /// The release to stop [default: all that are staged]
     #[arg(value_name = "RELEASE")]
     pub id: Option<String>,
+    /// Prints one JSON document
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub place: OneStoreOptions,
+}
+
+/// Refuses a list of stores, which other commands take.
+pub(super) fn one_store(id: &str) -> Result<String, String> {
+    if id.contains(',') {
+        return Err("this command takes one store at a time".into());
+    }
+    Ok(id.to_owned())
 }

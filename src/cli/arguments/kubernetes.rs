@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::AccessOptions;
+use super::flow::one_store;
 
 #[derive(Debug, Args)]
 pub struct ManifestsOptions {
@@ -10,7 +11,7 @@ pub struct ManifestsOptions {
     #[arg(value_name = "ID")]
     pub id: Option<String>,
     /// The store
-    #[arg(short, long, visible_alias = "store-id", value_name = "ID")]
+    #[arg(short, long, visible_alias = "store-id", value_name = "ID", value_parser = one_store)]
     pub store: String,
     /// Prints one JSON document, a list of Kubernetes
     #[arg(long)]

@@ -6,13 +6,13 @@ use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
 
 use super::AccessOptions;
-use super::flow::OneStoreOptions;
+use super::flow::{OneStoreOptions, one_store};
 use super::questions::ChosenTargets;
 
 #[derive(Debug, Args)]
 pub struct LogsOptions {
     /// The store
-    #[arg(short, long, visible_alias = "store-id", value_name = "ID")]
+    #[arg(short, long, visible_alias = "store-id", value_name = "ID", value_parser = one_store)]
     pub store: String,
     /// Prints new lines until Ctrl-C, including those of later releases
     #[arg(short, long)]
@@ -89,6 +89,9 @@ pub struct ReleasesPruneOptions {
     /// Prints what would be removed, and removes nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Prints one JSON document
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub place: OneStoreOptions,
 }

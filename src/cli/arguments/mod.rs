@@ -82,7 +82,7 @@ pub(super) enum Command {
     Man(ManOptions),
     /// Writes the first config of a project, after showing it
     Init(InitOptions),
-    /// Checks what a deploy needs: versions, git, config, registry, console, disk
+    /// Checks what a deploy needs: versions, git, config, registry, targets, disk
     Doctor(DoctorOptions),
     /// Runs a script in a sandbox; `--sandbox` calls this command
     #[command(name = SANDBOX_COMMAND, hide = true)]
@@ -226,7 +226,7 @@ pub(super) enum StoreCommand {
     /// Makes an earlier release live again, and pins the store
     Rollback(flow::RollbackOptions),
     /// Removes the pin of a store, so that deploys make their releases live again
-    Unpin(flow::OneStoreOptions),
+    Unpin(flow::UnpinOptions),
     /// Stops releases that run without traffic
     Unstage(flow::UnstageOptions),
     /// Prints the objects of a store in a Kubernetes cluster, for GitOps
@@ -349,7 +349,7 @@ pub(super) struct ChangedOptions {
     /// Prints a job matrix for a CI system
     #[arg(long, value_name = "CI")]
     pub matrix: Option<Matrix>,
-    /// Only one shard of the stores: `2/5` is the second of five shards
+    /// Only one shard of the changed stores: `2/5` is the second of five shards
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
 }
@@ -370,6 +370,16 @@ pub(super) struct Shard {
     pub index: usize,
     /// How many shards there are.
     pub count: usize,
+}
+
+impl Shard {
+    /// The ids of this shard of the selected stores. They are sorted first, so that all machines and commands
+    /// divide the stores in the same way.
+    pub fn of(self, mut ids: Vec<String>) -> Vec<String> {
+        ids.sort();
+        let ids = ids.into_iter().skip(self.index).step_by(self.count);
+        ids.collect()
+    }
 }
 
 impl std::fmt::Display for Shard {
@@ -501,7 +511,7 @@ impl FailOn {
 
 #[derive(Debug, Args)]
 pub(super) struct Output {
-    /// Prints NDJSON events; one JSON document with `--dry-run` or `--check`
+    /// Prints NDJSON events, the summary last; one JSON document with `--dry-run`
     #[arg(long)]
     pub json: bool,
 }

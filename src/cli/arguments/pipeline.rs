@@ -17,8 +17,9 @@ pub struct ComposeOptions {
     /// Keeps `.out` in step with changing sources until it is interrupted; starts no servers
     #[arg(long, conflicts_with = "check")]
     pub watch: bool,
-    #[command(flatten)]
-    pub output: Output,
+    /// Prints NDJSON events; one JSON document with `--check`
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -174,24 +175,26 @@ impl DeployOptions {
     }
 }
 
+/// The heading of the options below, and of no option after them.
+const ACCESS: &str = "Access (each also from the environment or `.env`)";
+
 #[derive(Debug, Default, Clone, Args)]
-#[command(next_help_heading = "Access (each also from the environment or `.env`)")]
 pub struct AccessOptions {
     /// User name for the registry and the console [env: CLI_CLOUD_USERNAME]
-    #[arg(long, value_name = "USER")]
+    #[arg(long, help_heading = ACCESS, value_name = "USER")]
     pub cloud_username: Option<String>,
     /// Password for the registry and the console [env: CLI_CLOUD_PASSWORD]; other users of this
     /// machine can see it, so prefer the environment or standard input
-    #[arg(long, value_name = "PASSWORD", conflicts_with = "cloud_password_stdin")]
+    #[arg(long, help_heading = ACCESS, value_name = "PASSWORD", conflicts_with = "cloud_password_stdin")]
     pub cloud_password: Option<String>,
     /// Reads the password from standard input
-    #[arg(long)]
+    #[arg(long, help_heading = ACCESS)]
     pub cloud_password_stdin: bool,
     /// The registry, or `oci:<dir>` for a folder [env: CLI_DOCKER_REGISTRY_URL] [default: registry.vuestorefront.cloud]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, help_heading = ACCESS, value_name = "URL")]
     pub docker_registry_url: Option<String>,
     /// The console [env: CLI_CONSOLE_API_URL] [default: https://api.platform.vuestorefront.io]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, help_heading = ACCESS, value_name = "URL")]
     pub console_api_url: Option<String>,
     /// Set by commands with `--no-wait`.
     #[arg(skip)]

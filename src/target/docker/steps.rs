@@ -41,6 +41,9 @@ impl DockerTarget {
         match &self.proxy {
             Some(proxy) => {
                 haproxy::check_paths(&self.context.project)?;
+                if self.context.examines {
+                    return Ok(());
+                }
                 Ok(proxy.change(|_| Ok(())).await?)
             }
             None => Ok(()),

@@ -103,7 +103,7 @@ pub enum Error {
     #[error("the settings of `{store}` in the version `{version}` are not on this machine")]
     #[diagnostic(
         code(alokai::local::no_settings),
-        help("set them again with `alokai store settings set --store {store}`")
+        help("set them again with `alokai store settings set --store {store} --local`")
     )]
     NoSettings {
         /// The store.

@@ -54,6 +54,7 @@ pub struct LocalTarget {
     project: Arc<Project>,
     /// The stores that become live here in this run.
     planned: Vec<StoreId>,
+    examines: bool,
     services: Arc<Services>,
 }
 
@@ -66,6 +67,7 @@ impl LocalTarget {
             has_data: context.project.settings.deploy.data.is_some(),
             project: Arc::clone(&context.project),
             planned: planned.map(|store| store.id.clone()).collect(),
+            examines: context.examines,
             services: Arc::clone(&context.services),
         }
     }
@@ -188,7 +190,9 @@ impl Target for LocalTarget {
     }
 
     async fn preflight(&self) -> Result<(), TargetError> {
-        self.client.place.make().map_err(TargetError::from)?;
+        if !self.examines {
+            self.client.place.make().map_err(TargetError::from)?;
+        }
         let mut node = tokio::process::Command::new("node");
         node.arg("--version").env_clear().envs(&self.client.system);
         let asked = node.output().await;

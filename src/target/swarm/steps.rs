@@ -47,6 +47,9 @@ impl SwarmTarget {
             self.traffic(&owner, &store.id).check_names(others).await?;
         }
         haproxy::check_paths(&self.context.project)?;
+        if self.context.examines {
+            return Ok(());
+        }
         self.proxy.change(|_| Ok(())).await?;
         if let Some(section) = &self.context.project.settings.deploy.data
             && let Some(notice) = data_of_nodes(section, manager.nodes().await?)

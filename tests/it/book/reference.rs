@@ -204,7 +204,16 @@ fn options(command: &Command, text: &mut String) {
         .get_arguments()
         .filter(|argument| is_shown(argument) && (is_top || !argument.is_global_set()))
         .collect();
-    shown.sort_by_key(|argument| !argument.is_positional());
+    // As in the help: arguments, options, and then each heading once.
+    let headings: Vec<_> = shown.iter().map(|it| it.get_help_heading()).collect();
+    shown.sort_by_key(|argument| {
+        let heading = argument.get_help_heading();
+        let place = heading.and_then(|_| headings.iter().position(|it| *it == heading));
+        (
+            !argument.is_positional(),
+            place.map_or(0, |place| place + 1),
+        )
+    });
     let mut group = None;
     for argument in shown {
         let title = match argument.get_help_heading() {

@@ -160,6 +160,7 @@ impl World {
             plan: None,
             // The target does not use it.
             local: LocalClient::new(self.project.root(), "alokai".into(), BTreeMap::new()),
+            examines: false,
         };
         target_of(self.kind, &context).unwrap()
     }

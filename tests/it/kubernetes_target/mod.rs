@@ -341,6 +341,7 @@ fn target(
         plan: None,
         // The target does not use it.
         local: LocalClient::new(project.root(), "alokai".into(), [].into()),
+        examines: false,
     })
 }
 

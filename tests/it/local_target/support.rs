@@ -97,6 +97,7 @@ impl LocalStores {
             }),
             console: String::new(),
             plan: None,
+            examines: false,
             local: self.client.clone(),
         };
         target_of(TargetKind::Local, &context).unwrap()

@@ -1,8 +1,107 @@
 //! `release`, `rollback`, `unpin`, `unstage`, locks, and the order of commits.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Shop;
+use crate::support::{Run, events};
+
+/// The last event of a run with `--json`, whose other lines are events too.
+#[track_caller]
+fn summary(run: &Run) -> Value {
+    let events = events(run);
+    assert!(
+        events.iter().all(|it| it["event"].is_string()),
+        "{events:?}"
+    );
+    let summary = events.last().expect("an event").clone();
+    assert_eq!(summary["event"], "summary", "{summary}");
+    summary
+}
+
+#[test]
+fn commands_with_json_print_events_that_end_with_the_summary_or_one_document() {
+    let Some(shop) = Shop::new() else { return };
+    let made = |id: &str| {
+        let address = "http://us.example";
+        json!([{ "storeId": "us", "release": id, "target": "command", "address": address, "isLocal": false }])
+    };
+    shop.set("preflight", "the cluster is closed".into());
+    let failed = summary(&shop.run("store deploy --store us --json").fails_with(3));
+    assert_eq!(failed["ok"], false);
+    let error = &failed["errors"][0];
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("the cluster is closed"), "{failed}");
+    assert!(error["code"].as_str().unwrap().starts_with("alokai::"));
+    shop.set("preflight", Value::Null);
+
+    let ended = summary(&shop.run("store deploy --store us --json").succeeds());
+    let first = shop.active().unwrap();
+    assert_eq!(
+        (&ended["deployed"], &ended["ok"]),
+        (&made(&first), &json!(true))
+    );
+    assert_eq!(
+        (&ended["errors"], &ended["notLive"]),
+        (&Value::Null, &Value::Null)
+    );
+    shop.commit("second");
+    shop.deploy().succeeds();
+
+    let ended = summary(&shop.run("store rollback --store us --json").succeeds());
+    let copy = shop.active().unwrap();
+    assert_eq!(
+        (&ended["deployed"], &ended["ok"]),
+        (&made(&copy), &json!(true))
+    );
+    assert!(ended["seconds"].as_f64().unwrap() >= ended["ownSeconds"].as_f64().unwrap());
+    let failed = summary(&shop.run("store rollback --store us --json").fails_with(2));
+    assert_eq!(failed["errors"][0]["code"], "alokai::release::no_earlier");
+    let list = shop.run("store rollback --store us --dry-run --json");
+    assert_eq!(list.succeeds().json()["storeId"], "us");
+
+    // The store is pinned.
+    shop.commit("third");
+    let ended = summary(&shop.run("store deploy --store us --json").succeeds());
+    let staged = ended["notLive"][0]["release"].as_str().unwrap();
+    assert_eq!(ended["deployed"], json!([]));
+    let head = json!({ "schemaVersion": 1, "storeId": "us", "target": "command" });
+    let document = |line: &str, key: &str, value: Value| {
+        let mut expected = head.clone();
+        expected[key] = value;
+        if line.contains("prune") {
+            expected["dryRun"] = line.contains("--dry-run").into();
+        }
+        assert_eq!(shop.run(line).succeeds().json(), expected, "{line}");
+    };
+    document("store unpin --store us --json", "wasPinned", true.into());
+    document("store unpin --store us --json", "wasPinned", false.into());
+    document(
+        "store unstage --store us --json",
+        "stopped",
+        json!([staged]),
+    );
+    document("store unstage --store us --json", "stopped", json!([]));
+    let kept = shop.releases().1;
+    for line in ["--dry-run", ""] {
+        let line = format!("store releases prune --store us --keep 0 --json {line}");
+        document(&line, "removed", json!(kept));
+    }
+    for _ in 0..2 {
+        let ended = summary(
+            &shop
+                .run("store release latest --store us --json")
+                .succeeds(),
+        );
+        assert_eq!(ended["deployed"], made(&shop.active().unwrap()));
+    }
+    shop.run("store settings set --store us A=1").succeeds();
+    let ended = summary(
+        &shop
+            .run("store deploy --settings --store us --json")
+            .succeeds(),
+    );
+    assert_eq!(ended["deployed"], made(&shop.active().unwrap()));
+}
 
 #[test]
 fn a_target_that_does_not_answer_delays_questions_only_for_a_moment() {
@@ -79,6 +178,12 @@ fn a_release_without_traffic_waits_until_it_is_released() {
 #[test]
 fn a_rollback_copies_forward_and_pins_the_store() {
     let Some(shop) = Shop::new() else { return };
+    let none = shop.run("store rollback --store us").fails_with(2);
+    none.stderr_contains("has no earlier release to go back to");
+    none.stderr_lacks("listed");
+    shop.run("store rollback --store eu,us")
+        .fails_with(2)
+        .stderr_contains("this command takes one store at a time");
     let mut live = Vec::new();
     for text in ["first", "second", "third"] {
         shop.commit(text);
@@ -105,6 +210,11 @@ fn a_rollback_copies_forward_and_pins_the_store() {
     );
     assert_eq!(copy["previous"], live[2].as_str());
 
+    // The pin and the release are of the same rollback.
+    let status = shop.run("store status --store us").succeeds();
+    status.stdout_contains("  pinned      ");
+    status.stdout_lacks("became live after it");
+
     // A deploy is staged only, until the pin is removed.
     shop.commit("fourth");
     let run = shop.deploy().succeeds();
@@ -118,6 +228,7 @@ fn a_rollback_copies_forward_and_pins_the_store() {
     assert_eq!(copy["copyOf"], live[0].as_str());
     let end = shop.run("store rollback --store us").fails_with(2);
     end.stderr_contains("has no earlier release to go back to");
+    end.stderr_contains("name one of the listed releases");
     let live_now = shop.active().unwrap();
     shop.run(&format!("store rollback {live_now} --store us"))
         .fails_with(2)

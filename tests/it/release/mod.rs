@@ -322,8 +322,12 @@ fn a_wave_with_a_failure_is_the_last_one() {
     shop.mood("us", "well");
     shop.run("store deploy --all --wave 50%").succeeds();
     assert!(shop.active().is_some() && shop.state("eu")["active"].is_string());
+    // Wrong input is no deploy that has failed.
+    let recorded = (shop.records("builds").len(), shop.records("events").len());
     let wrong = shop.run("store deploy --all --wave canari").fails_with(2);
     wrong.stderr_contains("did you mean `canary`?");
+    let now = (shop.records("builds").len(), shop.records("events").len());
+    assert_eq!(now, recorded);
 }
 
 #[test]

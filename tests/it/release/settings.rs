@@ -231,6 +231,23 @@ fn the_target_tells_what_is_live_and_drift_is_shown() {
     shop.run("store lock status")
         .succeeds()
         .stdout_contains("eva on laptop");
+    // What a run under way has staged is recorded later.
+    let idle = shop.state("us");
+    let mut state = idle.clone();
+    state["releases"][staged] = json!({ "mood": "well", "apps": [] });
+    shop.project
+        .write(".alokai/target/us.json", state.to_string());
+    assert_eq!(status()["stores"][1]["drift"], json!([]));
+    shop.project.remove(".alokai/target/us.lock");
+    let drift = status()["stores"][1]["drift"].to_string();
+    assert!(
+        drift.contains("is staged, and the records do not say so"),
+        "{drift}"
+    );
+    shop.project
+        .write(".alokai/target/us.json", idle.to_string());
+    shop.project
+        .write(".alokai/target/us.lock", lock.to_string());
     let locked = shop.run("store settings set --store us A=1").fails_with(1);
     locked.stderr_contains("`us` is locked");
     locked.stderr_contains("alokai store lock release --store us");
@@ -355,7 +372,7 @@ fn a_failed_deploy_is_continued_with_the_stores_that_are_missing() {
     let run = shop.run("store deploy --all --resume").succeeds();
     run.stderr_contains("all stores of this plan are done: eu, us");
     let run = shop.run("store deploy --retry-failed").succeeds();
-    run.stderr_contains("the last deploy of no selected store has failed");
+    run.stderr_contains("nothing to retry: the last deploy of each selected store succeeded");
 
     // Another commit is another plan, and a rollback ends what a plan has done.
     shop.commit("second");
