@@ -114,7 +114,7 @@ impl Records for LiveRecords {
         };
         let fetching = async {
             match self.place(destination).await? {
-                Some(place) => fetch(&self.folder, &place, repository).await,
+                Some(place) => fetch(&self.folder, &place, (store, repository)).await,
                 None => Ok(()),
             }
         };

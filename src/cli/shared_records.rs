@@ -387,14 +387,16 @@ impl SharedPlace {
     }
 }
 
-/// Fetches the records of one repository that this machine does not have.
+/// Fetches the records of one store that this machine does not have, from its repository.
 pub async fn fetch(
     folder: &RecordFolder,
     place: &SharedPlace,
-    repository: &str,
+    (store, repository): (&StoreId, &str),
 ) -> Result<(), String> {
     let own = place.repository(repository);
-    let (here, _) = folder.read().map_err(|error| reason(&error))?;
+    // The set of all stores is not held while this waits: the next read adds to it, and would copy it.
+    let here = folder.read().map_err(|error| reason(&error))?.0;
+    let here = here.of_store(store);
     let records = SharedRecords::new(place.of(&own), folder);
     let pulled = records.pull(&here).await;
     pulled.map(drop).map_err(|error| reason(&error))
@@ -409,13 +411,19 @@ pub async fn send(
     stores: &[(StoreId, String)],
 ) -> Result<Vec<(StoreId, usize)>, String> {
     let (records, _) = folder.read().map_err(|error| reason(&error))?;
-    let mut sending = stream::iter(stores)
-        .map(async |(store, repository)| {
+    let shared = stores.iter().map(|(store, repository)| {
+        let shared = match place {
+            SharedPlace::Registry { .. } => records.shared_of_store(store),
+            SharedPlace::Layout(_) => records.of_folder_and_store(store),
+        };
+        (store, repository, shared)
+    });
+    let shared: Vec<_> = shared.collect();
+    // Not held while this waits: the next read of another store adds to the set, and would copy it.
+    drop(records);
+    let mut sending = stream::iter(shared)
+        .map(async |(store, repository, shared)| {
             let own = place.repository(repository);
-            let shared = match place {
-                SharedPlace::Registry { .. } => records.shared_of_store(store),
-                SharedPlace::Layout(_) => records.of_folder_and_store(store),
-            };
             let exchange = exchange(place, &own, folder, &shared).await;
             (store, exchange)
         })

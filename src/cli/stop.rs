@@ -75,9 +75,9 @@ pub fn stop(global: &Global, options: &StopOptions) -> Result<(), AnyError> {
             None if has_stopped => Ok(()),
             None => {
                 answer("none of these stores runs on this machine\n")?;
-                chosen
-                    .iter()
-                    .for_each(|id| tell_target(&context.project, id));
+                for id in &chosen {
+                    tell_target(&context.project, id);
+                }
                 Ok(())
             }
         }

@@ -146,8 +146,10 @@ impl RecordFolder {
         let files = self.files()?;
         let listed: BTreeSet<&RecordId> = files.iter().map(|(id, _)| id).collect();
         let packs = self.packs();
+        // One listing for all packs, because a folder is read for each store of a deploy.
+        let listed_packs: BTreeSet<PathBuf> = packs.list()?.into_iter().collect();
         if !known.files.iter().all(|id| listed.contains(id))
-            || !known.packs.iter().all(|path| path.exists())
+            || !known.packs.is_subset(&listed_packs)
         {
             *known = KnownFiles::default();
         }

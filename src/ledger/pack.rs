@@ -114,7 +114,8 @@ impl Packs {
         Ok(())
     }
 
-    fn list(&self) -> Result<Vec<PathBuf>, FolderError> {
+    /// The files of packs.
+    pub fn list(&self) -> Result<Vec<PathBuf>, FolderError> {
         let failed = FolderError::at("read", &self.root);
         let entries = match std::fs::read_dir(&self.root) {
             Ok(entries) => entries,

@@ -76,6 +76,8 @@ impl StoredRecord {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RecordSet {
     records: BTreeMap<RecordId, StoredRecord>,
+    /// The ids of each store's records. A deploy of many stores asks for the records of each of them.
+    by_store: BTreeMap<StoreId, BTreeSet<RecordId>>,
 }
 
 impl RecordSet {
@@ -83,10 +85,26 @@ impl RecordSet {
     /// machine keeps the same one.
     pub fn insert(&mut self, record: StoredRecord) {
         let id = record.record.id().clone();
-        match self.records.get(&id) {
-            Some(known) if known.bytes <= record.bytes => {}
-            _ => {
-                self.records.insert(id, record);
+        if let Some(known) = self.records.get(&id) {
+            if known.bytes <= record.bytes {
+                return;
+            }
+            self.remove(&id);
+        }
+        let own = self.by_store.entry(record.record.store().clone());
+        own.or_default().insert(id.clone());
+        self.records.insert(id, record);
+    }
+
+    fn remove(&mut self, id: &RecordId) {
+        let Some(removed) = self.records.remove(id) else {
+            return;
+        };
+        let store = removed.record.store();
+        if let Some(own) = self.by_store.get_mut(store) {
+            own.remove(id);
+            if own.is_empty() {
+                self.by_store.remove(store);
             }
         }
     }
@@ -114,29 +132,32 @@ impl RecordSet {
     /// The records of one store.
     #[must_use]
     pub fn of_store(&self, store: &StoreId) -> Self {
-        let records = self.records.iter();
-        let records = records.filter(|(_, stored)| stored.record.store() == store);
-        Self {
-            records: records
-                .map(|(id, stored)| (id.clone(), stored.clone()))
-                .collect(),
-        }
+        self.selected(store, |_| true)
+    }
+
+    /// The records of one store that `is_selected` accepts.
+    fn selected(&self, store: &StoreId, is_selected: impl Fn(&Record) -> bool) -> Self {
+        let own = self.by_store.get(store).into_iter().flatten();
+        let own = own.filter_map(|id| self.records.get(id));
+        let mut selected = Self::default();
+        selected.extend(own.filter(|it| is_selected(&it.record)).cloned());
+        selected
     }
 
     /// The records of one store that other machines need. Images in folders stay on this machine, so
     /// builds with such images stay there too, with the records of their runs.
     #[must_use]
     pub fn shared_of_store(&self, store: &StoreId) -> Self {
-        let mut shared = self.of_folder_and_store(store);
+        let of_folder = self.of_folder_and_store(store);
         let is_in_folder = |build: &&BuildRecord| {
             let mut references = build.apps.values().filter_map(|app| app.reference.as_ref());
             references.any(|reference| reference.starts_with(LAYOUT))
         };
-        let builds = self.builds().filter(is_in_folder);
+        let builds = of_folder.builds().filter(is_in_folder);
         let own = builds.flat_map(|build| [Some(&build.id), build.start.as_ref()]);
         let own: BTreeSet<&RecordId> = own.flatten().collect();
-        shared.records.retain(|id, stored| {
-            let of = match &stored.record {
+        of_folder.selected(store, |record| {
+            let of = match record {
                 Record::Build(_) | Record::Release(_) => None,
                 Record::Event(event) => match &event.what {
                     StoreEvent::Ended { start, .. } => Some(start),
@@ -144,25 +165,22 @@ impl RecordSet {
                     _ => event.run.as_ref(),
                 },
             };
-            !own.contains(id) && of.is_none_or(|of| !own.contains(of))
-        });
-        shared
+            !own.contains(record.id()) && of.is_none_or(|of| !own.contains(of))
+        })
     }
 
     /// The records of one store for machines that reach the same image layout. A release at the target
     /// `local` belongs to one folder of one machine, so its records stay there.
     #[must_use]
     pub fn of_folder_and_store(&self, store: &StoreId) -> Self {
-        let mut shared = self.of_store(store);
-        shared.records.retain(|_, stored| {
-            let target = match &stored.record {
+        self.selected(store, |record| {
+            let target = match record {
                 Record::Build(_) => None,
                 Record::Release(release) => Some(release.target.as_str()),
                 Record::Event(event) => event.target.as_deref(),
             };
             target != Some(TargetKind::Local.name())
-        });
-        shared
+        })
     }
 
     /// All records, by kind and time.
@@ -332,5 +350,36 @@ mod tests {
         assert_eq!(shared.len(), 4);
         assert_eq!(earliest, Some(Timestamp::from_second(200).unwrap()));
         assert_eq!(records.of_folder_and_store(&store).len(), 8);
+    }
+
+    proptest::proptest! {
+        /// Also if two records have one id and different stores, as after an edit by hand.
+        #[test]
+        fn the_records_of_a_store_are_those_that_name_it(
+            events in proptest::collection::vec((0i64..6, 0usize..3, 0u8..3), 0..24),
+        ) {
+            let mut records = RecordSet::default();
+            let mut merged = RecordSet::default();
+            for (number, store, user) in events {
+                let record = json!({
+                    "kind": "event", "schemaVersion": 1, "id": id(RecordKind::Event, number),
+                    "store": (["us", "eu", "jp"][store]), "what": "unpinned",
+                    "actor": { "user": user.to_string(), "host": "h" },
+                });
+                let record: Record = serde_json::from_value(record).unwrap();
+                let mut one = RecordSet::default();
+                one.insert(StoredRecord::new(record).unwrap());
+                records.merge(one.clone());
+                one.merge(merged);
+                merged = one;
+            }
+            proptest::prop_assert_eq!(&records, &merged);
+            for store in ["us", "eu", "jp"] {
+                let store = StoreId::new(store).unwrap();
+                let own = records.of_store(&store);
+                let named: Vec<_> = records.iter().filter(|it| it.record.store() == &store).collect();
+                proptest::prop_assert_eq!(own.iter().collect::<Vec<_>>(), named);
+            }
+        }
     }
 }

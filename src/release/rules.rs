@@ -1,6 +1,5 @@
 //! Whether a release may replace the active one.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -31,30 +30,25 @@ pub enum Older {
     Build,
 }
 
-/// When the first build of each commit started. A later build of the same commit, such as a job of a CI
-/// system that is run again, does not make the commit newer.
-pub fn first_builds(records: &RecordSet) -> BTreeMap<String, Timestamp> {
-    let mut first = BTreeMap::new();
-    for build in records.builds() {
-        if let Some(commit) = &build.commit {
-            let started = first.entry(commit.sha.clone()).or_insert(build.started);
-            *started = build.started.min(*started);
-        }
-    }
-    first
+/// When the first build of a commit started, of any store. A later build of the same commit, such as a job
+/// of a CI system that is run again, does not make the commit newer.
+fn first_build(records: &RecordSet, sha: &str) -> Option<Timestamp> {
+    let builds = records.builds();
+    let of_commit = builds.filter(|it| it.commit.as_ref().is_some_and(|own| own.sha == sha));
+    of_commit.map(|build| build.started).min()
 }
 
 /// Whether a build is older than the build that is live. Without the history of the commits, their first
-/// builds are compared.
+/// builds are compared. `records` are those of all stores.
 pub fn older(
     build: &BuildRecord,
     live: &BuildRecord,
-    (first, ancestry): (&BTreeMap<String, Timestamp>, &CommitOrder),
+    (records, ancestry): (&RecordSet, &CommitOrder),
 ) -> Option<Older> {
     let age = |build: &BuildRecord| {
         let commit = build.commit.as_ref();
-        let first = commit.and_then(|commit| first.get(&commit.sha));
-        first.map_or(build.started, |first| build.started.min(*first))
+        let first = commit.and_then(|commit| first_build(records, &commit.sha));
+        first.map_or(build.started, |first| build.started.min(first))
     };
     let by_age = || (age(build) < age(live)).then_some(Older::Build);
     let (Some(own), Some(other)) = (&build.commit, &live.commit) else {
@@ -74,7 +68,7 @@ pub fn refuse_older(
     release: &ReleaseRecord,
     build: &BuildRecord,
     (active, live): (&RecordId, &BuildRecord),
-    history: (&BTreeMap<String, Timestamp>, &CommitOrder),
+    history: (&RecordSet, &CommitOrder),
 ) -> Result<(), Error> {
     let Some(older) = older(build, live, history) else {
         return Ok(());
@@ -106,9 +100,7 @@ fn short(sha: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use super::{Older, first_builds, older};
+    use super::{Older, older};
     use crate::ledger::{BuildRecord, Record, RecordSet, StoredRecord};
 
     fn build(sha: Option<&str>, started: &str) -> BuildRecord {
@@ -129,7 +121,7 @@ mod tests {
         let known = |earlier: &str, later: &str| Some(earlier < later);
         let unknown = |_: &str, _: &str| None;
         let (a, b) = (build(Some("a"), LATE), build(Some("b"), EARLY));
-        let none = BTreeMap::new();
+        let none = RecordSet::default();
         assert_eq!(older(&a, &b, (&none, &known)), Some(Older::Commit));
         assert_eq!(older(&b, &a, (&none, &known)), None);
         assert_eq!(older(&a, &b, (&none, &unknown)), None);
@@ -155,8 +147,7 @@ mod tests {
             }
             records.insert(StoredRecord::new(Record::Build(build)).unwrap());
         }
-        let first = first_builds(&records);
-        let older = |build, live| older(build, live, (&first, &unknown));
+        let older = |build, live| older(build, live, (&records, &unknown));
         assert_eq!(older(&again, &live), Some(Older::Build));
         assert_eq!(older(&live, &again), None);
     }

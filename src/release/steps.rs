@@ -1,15 +1,13 @@
 //! The steps of one store, from what is observed to what is retired.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
-
-use jiff::Timestamp;
 
 use super::Error;
 use super::flow::{Flow, ReleaseAction, ReleaseOrder, StoreOutcome};
 use super::lease::HeldLease;
 use super::records::ReleaseJournal;
-use super::rules::{first_builds, refuse_older};
+use super::rules::refuse_older;
 use super::spec::check_apps;
 use super::switch::Prepared;
 use crate::event::{EventSubject, Stage, seconds};
@@ -45,8 +43,6 @@ pub struct StoreSnapshot {
     pub state: TargetState,
     /// All records of the store.
     pub records: RecordSet,
-    /// When the first build of each commit started, of any store.
-    pub first_builds: BTreeMap<String, Timestamp>,
     /// The release that gets the traffic.
     pub active: Option<RecordId>,
     /// Whether the records do not say that it gets the traffic.
@@ -167,8 +163,7 @@ impl<'a> StoreRun<'a> {
     /// What runs now.
     pub async fn observe(&self) -> Result<StoreSnapshot, Error> {
         let observed = self.target.observe(self.store).await?;
-        let all = self.flow.records.read()?;
-        let (first_builds, records) = (first_builds(&all), all.of_store(self.store));
+        let records = self.flow.records.read()?.of_store(self.store);
         continue_after(&records);
         let mut state = self.journal.state(&records);
         let mut active = state.active.clone();
@@ -188,7 +183,6 @@ impl<'a> StoreRun<'a> {
             observed,
             state,
             records,
-            first_builds,
             active,
             is_unrecorded,
         })
@@ -234,8 +228,8 @@ impl<'a> StoreRun<'a> {
             && !self.flow.options.allow_older
             && let Some(live) = build_of(&now.records, active)
         {
-            let history = (&now.first_builds, self.flow.ancestry);
-            let release = &order.release;
+            let all = self.flow.records.read()?;
+            let (release, history) = (&order.release, (&*all, self.flow.ancestry));
             refuse_older(release, &order.build, (active, live), history)?;
         }
         Ok(Decision::Switch)
