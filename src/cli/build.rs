@@ -104,7 +104,7 @@ pub fn is_for_this_machine(
     }
     let is_local = |store: &&Store| {
         let deployment = store.deployment.as_ref();
-        deployment.is_some_and(|it| plan::target_of(project, it) == TargetKind::Local)
+        deployment.is_some_and(|it| project.target_of(it) == TargetKind::Local)
     };
     !stores.is_empty() && stores.iter().all(is_local)
 }

@@ -25,7 +25,7 @@ use crate::ledger::{
     choose_builds, images_of, log_of,
 };
 use crate::pipeline::ProjectLock;
-use crate::plan::{self, LOCAL_REGISTRY};
+use crate::plan::LOCAL_REGISTRY;
 use crate::store::{StoreId, TargetKind};
 use crate::target::TargetContext;
 
@@ -113,7 +113,7 @@ fn what_is_live(
         let Some(deployment) = &store.deployment else {
             continue;
         };
-        let own = plan::target_of(project, deployment);
+        let own = project.target_of(deployment);
         known.push((store.id.clone(), targets.of(own)));
         let has_other = own != TargetKind::Local;
         if has_other && recorded.get(&store.id, TargetKind::Local.name()).is_some() {

@@ -1,4 +1,4 @@
-//! `init`: shows the first config of a project, asks, and writes it.
+//! `init`: shows the first config of a project and its pipeline, asks, and writes them.
 
 use super::arguments::{Global, InitOptions, PipelineOption};
 use super::environment::{self, tell};

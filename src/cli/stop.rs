@@ -14,7 +14,6 @@ use super::{Error, answer, environment, project, tell};
 use crate::config::{Project, nearest};
 use crate::error::Error as AnyError;
 use crate::ledger::{RecordFolder, StoreEvent};
-use crate::plan;
 use crate::release::{self, ReleaseJournal, StoreRun, locked};
 use crate::report::Detail;
 use crate::store::{Deployment, Store, StoreId, StoreTree, TargetKind};
@@ -88,7 +87,7 @@ pub fn stop(global: &Global, options: &StopOptions) -> Result<(), AnyError> {
 fn tell_target(project: &Project, id: &StoreId) {
     let store = project.stores.get(id.as_str());
     let deployment = store.and_then(|store| store.deployment.as_ref());
-    let target = deployment.map(|it| plan::target_of(project, it));
+    let target = deployment.map(|it| project.target_of(it));
     if let Some(target @ (TargetKind::Docker | TargetKind::Swarm)) = target {
         let place = format!("--target {} --store {id}", target.name());
         tell(&format!(

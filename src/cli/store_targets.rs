@@ -120,7 +120,7 @@ impl StoreTargets {
     pub fn kind(&self, store: &Store) -> TargetKind {
         let deployment = store.deployment.as_ref();
         match deployment {
-            Some(deployment) if !self.local => plan::target_of(&self.project, deployment),
+            Some(deployment) if !self.local => self.project.target_of(deployment),
             _ => TargetKind::Local,
         }
     }

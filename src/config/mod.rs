@@ -40,7 +40,7 @@ pub use size::parse as size_of;
 pub use start::{AppReference, StartRules, TemplatePart, ValueTemplate, is_variable_name};
 
 use crate::files::{DiskFiles, FileTree};
-use crate::store::{AppKind, AppName, Framework, Store, StoreTree};
+use crate::store::{AppKind, AppName, Deployment, Framework, Store, StoreTree, TargetKind};
 use crate::workspace::{PackageManager, UnknownManager};
 use oci::Platform;
 
@@ -217,6 +217,11 @@ impl Project {
             .as_ref()
             .and_then(|deployment| deployment.framework);
         apps_of(&self.apps, wanted)
+    }
+
+    /// Where a store runs, without `--local`.
+    pub fn target_of(&self, deployment: &Deployment) -> TargetKind {
+        deployment.target.unwrap_or(self.settings.deploy.target)
     }
 }
 

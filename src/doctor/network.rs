@@ -70,7 +70,7 @@ fn stores_by_target(project: &Project) -> BTreeMap<&'static str, (TargetKind, us
     let mut targets = BTreeMap::new();
     let deployments = project.stores.deployables().map(|it| it.deployment.iter());
     for deployment in deployments.flatten() {
-        let kind = plan::target_of(project, deployment);
+        let kind = project.target_of(deployment);
         targets.entry(kind.name()).or_insert((kind, 0)).1 += 1;
     }
     targets

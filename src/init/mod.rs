@@ -1,5 +1,5 @@
-//! The first config of a project: what the project already has, and the files that `alokai init`
-//! proposes for it.
+//! The first config of a project, and its pipeline: what the project already has, and the files that
+//! `alokai init` proposes for it.
 //!
 //! [`propose`] only reads. It returns a [`Proposal`] with the whole content of each file, so that the
 //! user sees every line before [`Proposal::write`] writes all files or none.
@@ -39,7 +39,7 @@ pub enum Error {
     #[diagnostic(
         code(alokai::init::exists),
         help(
-            "edit the file, and check it with `alokai doctor`; to start again, rename the file first"
+            "edit the file, and check it with `alokai doctor`; for a pipeline beside it, run `alokai init --ci github` or `gitlab`; to start again, rename the file first"
         )
     )]
     Configured {
@@ -64,7 +64,7 @@ pub enum Error {
     #[error("`{}` already exists, and `init` never replaces a pipeline", path.display())]
     #[diagnostic(
         code(alokai::init::pipeline_exists),
-        help("rename the file, or run `alokai init` without `--ci`")
+        help("rename the file; a config is written without `--ci` too")
     )]
     PipelineExists {
         /// The file.
@@ -170,9 +170,11 @@ pub struct Proposal {
     pub notes: Vec<String>,
 }
 
-/// What was found in a project without a config.
+/// What was found in a project.
 struct Survey {
     root: PathBuf,
+    /// The config, if the project has one.
+    config: Option<Project>,
     /// The root of the repository, or the project if it is not in a repository.
     top: PathBuf,
     repository: Option<Repository>,
@@ -182,19 +184,25 @@ struct Survey {
 }
 
 impl Survey {
-    fn of(start: &Path) -> Result<Self, Error> {
+    fn of(start: &Path, ci: Option<CiSystem>) -> Result<Self, Error> {
         let repository = Repository::around(start)?;
         let top = repository
             .as_ref()
             .and_then(|it| it.root().canonicalize().ok());
-        if let Ok(root) = Project::root_of(start)
-            && top.as_ref().is_none_or(|top| root.starts_with(top))
+        let configured = Project::root_of(start).ok();
+        let configured =
+            configured.filter(|root| top.as_ref().is_none_or(|it| root.starts_with(it)));
+        if let Some(root) = &configured
+            && ci.is_none()
         {
-            return Err(Error::Configured {
-                path: root.join(config::FILE),
-            });
+            let path = root.join(config::FILE);
+            return Err(Error::Configured { path });
         }
-        let root = layout::find_root(start, top.as_deref())?;
+        let root = match &configured {
+            Some(root) => root.clone(),
+            None => layout::find_root(start, top.as_deref())?,
+        };
+        let config = configured.map(|root| Project::load(&root)).transpose()?;
         let folders = ProjectFolders::scan(&root)?;
         let field = folders.root.package_manager.as_deref();
         let manager = PackageManager::detect(&DiskFiles, &root, field);
@@ -205,6 +213,7 @@ impl Survey {
             lock_file: manager.lock_file(&DiskFiles, &root),
             manager,
             folders,
+            config,
             root,
         })
     }
@@ -255,14 +264,19 @@ impl Survey {
     }
 }
 
-/// Reads the project that contains `start`, and proposes its config.
+/// Reads the project that contains `start`, and proposes its config and its pipeline. A project that has a
+/// config gets only the pipeline.
 pub fn propose(start: &Path, ci: Option<CiSystem>) -> Result<Proposal, Error> {
-    let survey = Survey::of(start)?;
+    let survey = Survey::of(start, ci)?;
     let mut facts = survey.facts();
-    let hints = cloud::search(&survey.top, &survey.root);
     let mut notes = Vec::new();
-    let stores = stores::decide(&survey, &hints, &mut notes);
-    facts.extend(hints.facts());
+    let mut config = None;
+    if survey.config.is_none() {
+        let hints = cloud::search(&survey.top, &survey.root);
+        let stores = stores::decide(&survey, &hints, &mut notes);
+        facts.extend(hints.facts());
+        config = Some(config_text::text(&survey, &stores));
+    }
     let mut files = Vec::new();
     if let Some(file) = gitignore::propose(&survey, &mut notes)? {
         files.push(file);
@@ -270,9 +284,10 @@ pub fn propose(start: &Path, ci: Option<CiSystem>) -> Result<Proposal, Error> {
     if let Some(ci) = ci {
         files.push(workflow::propose(&survey, ci, &mut notes)?);
     }
-    let text = config_text::text(&survey, &stores);
     // The config is written last. If `init` is interrupted before, it can run again.
-    files.push(survey.file(survey.root.join(config::FILE), None, text.into_bytes()));
+    if let Some(text) = config {
+        files.push(survey.file(survey.root.join(config::FILE), None, text.into_bytes()));
+    }
     for notice in &survey.folders.notices {
         notes.push(notice.to_string());
     }

@@ -4,8 +4,10 @@
 use std::path::Path;
 
 use super::{CiSystem, Error, ProposedFile, Survey};
+use crate::config::Project;
 use crate::files::DiskFiles;
 use crate::git::Repository;
+use crate::store::TargetKind;
 use crate::workspace::PackageManager;
 
 /// The version of Node, if the project does not name a version.
@@ -53,11 +55,38 @@ pub fn propose(
             program(manager)
         ));
     }
+    let fixed = survey.config.as_ref().and_then(fixed_target);
+    if let Some(target) = fixed {
+        let job = match ci {
+            CiSystem::GitHub => {
+                "`deploy` has `runs-on: self-hosted`: it has to run on the machine that runs the stores or their HAProxy"
+            }
+            CiSystem::GitLab => {
+                "`deploy-stores` needs the `tags` of a runner with the shell executor on the machine that runs the stores or their HAProxy"
+            }
+        };
+        notes.push(format!(
+            "stores have the target `{}`, so the job {job}",
+            target.name()
+        ));
+    }
     let text = match ci {
-        CiSystem::GitHub => github(survey),
+        CiSystem::GitHub => github(survey, fixed.is_some()),
         CiSystem::GitLab => gitlab(survey),
     };
     Ok(survey.file(path, None, text.into_bytes()))
+}
+
+/// A target of the stores that becomes live only from a certain machine.
+fn fixed_target(project: &Project) -> Option<TargetKind> {
+    let deployments = project.stores.deployables();
+    let deployments = deployments.filter_map(|store| store.deployment.as_ref());
+    let mut targets = deployments.map(|it| project.target_of(it));
+    targets.find(|target| match target {
+        TargetKind::Local | TargetKind::Swarm => true,
+        TargetKind::Docker => project.settings.deploy.docker.proxy.is_some(),
+        TargetKind::Console | TargetKind::Kubernetes | TargetKind::Command => false,
+    })
 }
 
 /// The command that adds this program to a project.
@@ -130,7 +159,7 @@ fn node_input(survey: &Survey) -> String {
     }
 }
 
-fn github(survey: &Survey) -> String {
+fn github(survey: &Survey, is_fixed: bool) -> String {
     let branch = survey
         .repository
         .as_ref()
@@ -157,6 +186,14 @@ fn github(survey: &Survey) -> String {
         ("DEFAULTS", &defaults),
         ("SETUP", &setup),
         ("ALOKAI", alokai),
+        (
+            "RUNNER",
+            if is_fixed {
+                "self-hosted"
+            } else {
+                "ubuntu-latest"
+            },
+        ),
     ];
     fill(include_str!("github.yml"), &values)
 }

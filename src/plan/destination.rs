@@ -3,7 +3,7 @@
 use super::target::DestinationPlan;
 use super::{DEFAULT_CONSOLE, DEFAULT_REGISTRY, Error, Request, StorePlan, image};
 use crate::config::Project;
-use crate::store::{AppKind, AppName, Deployment, Store, TargetKind};
+use crate::store::{AppKind, AppName, Store, TargetKind};
 
 /// The destination of images, with the registry from flags, environment or config.
 pub fn plan_destination(
@@ -64,11 +64,6 @@ pub fn record_repository(project: &Project, store: &Store) -> Option<String> {
     let apps = apps.filter(|app| app.kind != AppKind::Playwright);
     let app = apps.min_by_key(|app| app.kind.framework().is_none())?;
     Some(image::repository(project, deployment, app))
-}
-
-/// Where a store runs, without `--local`.
-pub fn target_of(project: &Project, deployment: &Deployment) -> TargetKind {
-    deployment.target.unwrap_or(project.settings.deploy.target)
 }
 
 fn first_set(values: [&Option<String>; 2]) -> Option<String> {

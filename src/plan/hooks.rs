@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Plan, PlannedRelease, Request, StorePlan, Work, target_of};
+use super::{Plan, PlannedRelease, Request, StorePlan, Work};
 use crate::config::{
     Hook, HookFailure, HookPlace, HookStage, HookTime, HookValue, Project, default_app,
 };
@@ -46,7 +46,7 @@ pub fn hooks_of(project: &Project, store: &Store) -> Vec<HookPlan> {
         stores.is_none_or(|stores| stores.contains(&store.id))
     };
     let deployment = store.deployment.as_ref();
-    let is_docker = deployment.is_some_and(|it| target_of(project, it) == TargetKind::Docker);
+    let is_docker = deployment.is_some_and(|it| project.target_of(it) == TargetKind::Docker);
     let engine = project.settings.deploy.docker.host.clone();
     let engine = engine.filter(|_| is_docker);
     let hooks = project.settings.hooks.iter().filter(of_store);

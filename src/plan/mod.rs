@@ -36,7 +36,7 @@ use std::time::Duration;
 
 pub use callbacks::DEPLOYED_ENTRYPOINT;
 pub use destination::{
-    console_of, destination_of, image_repository, record_repository, repositories_of, target_of,
+    console_of, destination_of, image_repository, record_repository, repositories_of,
 };
 pub use document::{Forecast, ReleaseSteps, SCHEMA_VERSION, document, text};
 pub use error::{EnvFileError, Error};
@@ -445,7 +445,7 @@ fn compose(
             plans.push(StorePlan {
                 repository: record_repository(project, store),
                 id: store.id.clone(),
-                target: target_of(project, deployment),
+                target: project.target_of(deployment),
                 deployment: deployment.clone(),
                 apps: project.apps_of(store).map(|app| app.name.clone()).collect(),
                 compositions: own,

@@ -178,7 +178,7 @@ impl TargetContext {
         let stores = self.project.stores.deployables();
         stores.filter(move |store| {
             let deployment = store.deployment.as_ref();
-            deployment.is_some_and(|it| plan::target_of(&self.project, it) == kind)
+            deployment.is_some_and(|it| self.project.target_of(it) == kind)
         })
     }
 

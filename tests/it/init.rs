@@ -391,6 +391,55 @@ fn a_pipeline_is_never_replaced() {
     insta::assert_snapshot!(project.read(".gitlab/alokai.yml"));
 }
 
+/// A project with a config gets the pipeline, and no file of it is changed.
+#[test]
+fn a_configured_project_gets_the_pipeline_alone() {
+    for (deploy, runner) in [
+        ("{}", "ubuntu-latest"),
+        (r#"{ "target": "docker" }"#, "self-hosted"),
+        (
+            r#"{ "target": "docker", "docker": { "proxy": null } }"#,
+            "ubuntu-latest",
+        ),
+        (r#"{ "target": "swarm" }"#, "self-hosted"),
+        (r#"{ "target": "kubernetes" }"#, "ubuntu-latest"),
+    ] {
+        let project = next_only();
+        project.alokai("init --yes").succeeds();
+        let config = project.read("alokai.config.json");
+        let with_target = config.replacen('{', &format!("{{ \"deploy\": {deploy},"), 1);
+        project.write("alokai.config.json", &with_target);
+        let before = project.tree(".");
+        let run = project.alokai("init --yes").fails_with(2);
+        run.stderr_contains("alokai init --ci github");
+        let run = project.alokai("init --yes --ci github").succeeds();
+        let written: Vec<_> = run
+            .stderr
+            .lines()
+            .filter(|it| it.starts_with("wrote"))
+            .collect();
+        assert_eq!(written, ["wrote .github/workflows/alokai.yml"]);
+        let workflow = project.read(".github/workflows/alokai.yml");
+        let (build, deploy) = workflow.split_once("  deploy:\n").expect("the job");
+        assert!(
+            deploy.contains(&format!("    runs-on: {runner}\n")),
+            "{deploy}"
+        );
+        assert!(!build.contains("self-hosted"), "{build}");
+        assert_eq!(
+            run.stdout.contains("runs-on: self-hosted`"),
+            runner == "self-hosted"
+        );
+        project.remove(".github/workflows/alokai.yml");
+        let gitlab = project.alokai("init --dry-run --ci gitlab").succeeds();
+        assert_eq!(
+            gitlab.stdout.contains("needs the `tags`"),
+            runner == "self-hosted"
+        );
+        assert_eq!(project.tree("."), before, "nothing else is changed");
+    }
+}
+
 /// The steps of the pipelines find the changed stores, and their names reach `deploy`.
 #[test]
 fn the_steps_of_a_pipeline_run() {

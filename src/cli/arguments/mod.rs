@@ -166,7 +166,7 @@ pub(super) struct InitOptions {
     /// Only shows the files
     #[arg(long)]
     pub dry_run: bool,
-    /// Also writes a pipeline that deploys the changed stores
+    /// Also writes a pipeline that deploys the changed stores. A project with a config gets only the pipeline
     #[arg(long, value_name = "CI")]
     pub ci: Option<PipelineOption>,
 }
