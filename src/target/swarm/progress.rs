@@ -6,6 +6,13 @@ use bollard::models::{ServiceUpdateStatus, ServiceUpdateStatusStateEnum as Updat
 use super::manager::{has_failed, is_running, reason, state};
 use crate::target::ports::is_port_taken;
 
+/// What an engine says if it could not make the secrets of a container read-only, because another container
+/// started at the same moment (<https://github.com/moby/moby/issues/48783>). Swarm starts the app again.
+const BUSY: &str = "device or resource busy";
+
+/// How often an engine may be busy before the start has failed. Swarm keeps five tasks of an app by default.
+const MOST_BUSY: usize = 3;
+
 /// How far the start of an app has come.
 #[derive(Debug)]
 pub enum StartProgress<'a> {
@@ -36,6 +43,8 @@ pub fn progress<'a>(
             StartProgress::PortTaken(reason)
         } else if reason.contains("No such image") || reason.contains("manifest unknown") {
             StartProgress::ImageMissing(reason)
+        } else if reason.contains(BUSY) && busy(tasks) < MOST_BUSY {
+            StartProgress::Waits(reason)
         } else if state(task) == TaskState::REJECTED || reason.starts_with("starting container") {
             StartProgress::Refused(reason)
         } else {
@@ -54,6 +63,12 @@ pub fn progress<'a>(
         };
     }
     StartProgress::Waits(format!("{}: {why}", state(task)))
+}
+
+/// How many tasks did not start because the engine was busy.
+fn busy<'a>(tasks: impl Iterator<Item = &'a Task>) -> usize {
+    let failed = tasks.filter(|task| has_failed(task));
+    failed.filter(|task| reason(task).contains(BUSY)).count()
 }
 
 /// The state and the message of an update that Swarm has stopped or rolled back. The exit code of
@@ -129,6 +144,14 @@ mod tests {
         ];
         assert_eq!(told(&next), "PortTaken");
         assert_eq!(told(&[]), "Waits");
+        // An engine that was busy is asked again, but not for ever.
+        let busy =
+            "starting container failed: unable to remount dir as readonly: device or resource busy";
+        let busy = || task(S::FAILED, S::SHUTDOWN, busy);
+        let running = task(S::RUNNING, S::RUNNING, "");
+        assert_eq!(told(&[busy()]), "Waits");
+        assert_eq!(told(&[busy(), busy(), running]), "Started");
+        assert_eq!(told(&[busy(), busy(), busy()]), "Refused");
     }
 
     #[test]
