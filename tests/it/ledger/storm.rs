@@ -72,14 +72,14 @@ fn check(records: &RecordSet) {
     assert_eq!(builds.len(), started);
 }
 
-/// Ten rounds, or 200 rounds in eight ledgers. A round gets slower as its ledger grows, so one ledger for all
+/// Five rounds, or 200 rounds in eight ledgers. A round gets slower as its ledger grows, so one ledger for all
 /// of them would take hours.
 #[test]
 fn no_record_is_lost_when_machines_deploy_at_once_and_some_are_killed() {
     let (ledgers, rounds) = if std::env::var("ALOKAI_LONG").is_ok() {
         (8, 25)
     } else {
-        (1, 10)
+        (1, 5)
     };
     for number in 0..ledgers {
         deploy_at_once(20 + number, rounds);
