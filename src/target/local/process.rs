@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::TryLockError;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,6 +34,9 @@ const TAKEOVER: Duration = Duration::from_secs(15);
 /// How long a background process without releases waits for its first request. The command that
 /// has started it may have been killed.
 const UNUSED: Duration = Duration::from_secs(10);
+
+/// How often a background process looks whether its folder still exists. No command reaches it without.
+const FOLDER_CHECK: Duration = Duration::from_secs(5);
 
 /// Bytes of a request. The values of `.env` files and a maintenance page are part of requests.
 const LARGEST_REQUEST: u64 = 16 << 20;
@@ -83,7 +86,7 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub async fn serve(project: &Path) -> Result<(), Error> {
     let place = LocalFolder::of(project);
     place.make()?;
-    let Some(_lock) = take_lock(&place).await? else {
+    let Some(lock) = take_lock(&place).await? else {
         return Ok(());
     };
     let socket = place.socket()?;
@@ -127,10 +130,13 @@ pub async fn serve(project: &Path) -> Result<(), Error> {
     let private = std::fs::Permissions::from_mode(0o600);
     std::fs::set_permissions(&socket.path, private).map_err(Io::at("protect", &socket.path))?;
     background.start_again().await;
-    background.accept(listener).await?;
+    let is_reachable = background.accept(listener, &lock).await?;
 
-    // A client that connects after this line starts a new background process.
-    let _ = std::fs::remove_file(&socket.path);
+    // A client that connects after this line starts a new background process. Another process may have
+    // made a socket where this one had its folder.
+    if is_reachable {
+        let _ = std::fs::remove_file(&socket.path);
+    }
     stop_proxy.cancel();
     proxy.ended().await;
     let running = std::mem::take(&mut *locked(&background.running));
@@ -160,6 +166,15 @@ async fn take_lock(place: &LocalFolder) -> Result<Option<std::fs::File>, Error> 
             return Ok(None);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Whether an open file is still the file at a path. If that cannot be told, it counts as there.
+fn is_at(file: &std::fs::File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
+        (_, Err(error)) => error.kind() != ErrorKind::NotFound,
+        (Err(_), _) => true,
     }
 }
 
@@ -210,25 +225,35 @@ impl Background {
         }
     }
 
-    /// Answers connections until the process has to end.
-    async fn accept(self: &Arc<Self>, listener: UnixListener) -> Result<(), Error> {
+    /// Answers connections until the process has to end. Returns whether commands could still reach it.
+    async fn accept(
+        self: &Arc<Self>,
+        listener: UnixListener,
+        lock: &std::fs::File,
+    ) -> Result<bool, Error> {
         let handler = |kind| signal(kind).map_err(Io::at("handle signals in", Path::new("/")));
         let mut terminated = handler(SignalKind::terminate())?;
         let mut interrupted = handler(SignalKind::interrupt())?;
         // The stores keep running when the terminal is closed.
         let mut hung_up = handler(SignalKind::hangup())?;
         let mut unused = std::pin::pin!(tokio::time::sleep(UNUSED));
+        let mut folder_checks = tokio::time::interval(FOLDER_CHECK);
         loop {
             tokio::select! {
+                _ = folder_checks.tick() => {
+                    if !is_at(lock, &self.place.process_lock()) {
+                        return Ok(false);
+                    }
+                }
                 () = &mut unused, if !unused.is_elapsed() => {
                     let is_idle = self.busy.load(Ordering::SeqCst) == 0;
                     if is_idle && !self.read_state(LocalState::is_needed) {
-                        return Ok(());
+                        return Ok(true);
                     }
                 }
-                () = self.shutdown.cancelled() => return Ok(()),
-                _ = terminated.recv() => return Ok(()),
-                _ = interrupted.recv() => return Ok(()),
+                () = self.shutdown.cancelled() => return Ok(true),
+                _ = terminated.recv() => return Ok(true),
+                _ = interrupted.recv() => return Ok(true),
                 _ = hung_up.recv() => {}
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {

@@ -207,6 +207,26 @@ async fn stopping_ends_the_process_and_leaves_no_folder() {
     assert_eq!(page(&again.addresses[0]).await, "one one");
 }
 
+/// As after `git clean`, or when somebody removes a clone in which stores run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_whose_folder_is_removed_ends() {
+    let stores = LocalStores::new();
+    let live = released(&*stores.target(), &stores.release("one")).await;
+    let process = stores.process();
+    std::fs::remove_dir_all(stores.folder()).unwrap();
+    // The next command starts a new process, which the old one does not disturb.
+    let again = stores.release("two");
+    let next = released(&*stores.target(), &again).await;
+    let began = std::time::Instant::now();
+    while lives(Some(process)) {
+        assert!(began.elapsed() < super::support::LONG);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_ne!(live.addresses, next.addresses, "the port was in use");
+    assert_eq!(page(&next.addresses[0]).await, "two two");
+    assert!(stores.folder().join("socket").exists());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deep_project_has_a_socket() {
     let root = folder();

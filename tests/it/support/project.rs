@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -18,15 +19,37 @@ pub struct Project {
     environment: Vec<(String, String)>,
 }
 
-/// Stops the stores that a test has deployed on this machine.
+/// Stops what a test has started on this machine: stores, and the HAProxy of other targets.
 struct RunningStores(PathBuf);
 
 impl Drop for RunningStores {
     fn drop(&mut self) {
-        if self.0.join(".alokai/local/process.lock").exists() {
+        let lock = self.0.join(".alokai/local/process.lock");
+        if lock.exists() {
             let mut stop = Command::new(env!("CARGO_BIN_EXE_alokai"));
             let stop = stop.args(["store", "stop"]).current_dir(&self.0);
             let _ = stop.stdout(Stdio::null()).stderr(Stdio::null()).status();
+            // A store whose lock a killed run has left is not stopped by the command.
+            end(&lock, "__local");
+        }
+        end(&self.0.join(".alokai/proxy/haproxy.pid"), "haproxy");
+    }
+}
+
+/// Ends the processes in a file if their arguments still have this word.
+fn end(file: &Path, word: &str) {
+    for id in std::fs::read_to_string(file)
+        .unwrap_or_default()
+        .split_whitespace()
+    {
+        let process = Path::new("/proc").join(id);
+        let arguments = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&arguments).contains(word) {
+            let _ = Command::new("kill").arg(id).status();
+            let start = Instant::now();
+            while process.exists() && start.elapsed() < Duration::from_secs(5) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
     }
 }
