@@ -237,6 +237,8 @@ impl Background {
         // The stores keep running when the terminal is closed.
         let mut hung_up = handler(SignalKind::hangup())?;
         let mut unused = std::pin::pin!(tokio::time::sleep(UNUSED));
+        // Not `is_elapsed`, which is true too if another branch was taken at the same moment.
+        let mut has_waited = false;
         let mut folder_checks = tokio::time::interval(FOLDER_CHECK);
         loop {
             tokio::select! {
@@ -245,7 +247,8 @@ impl Background {
                         return Ok(false);
                     }
                 }
-                () = &mut unused, if !unused.is_elapsed() => {
+                () = &mut unused, if !has_waited => {
+                    has_waited = true;
                     let is_idle = self.busy.load(Ordering::SeqCst) == 0;
                     if is_idle && !self.read_state(LocalState::is_needed) {
                         return Ok(true);
