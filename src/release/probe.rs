@@ -179,7 +179,7 @@ impl ProbedRelease<'_> {
             }
             if ended.is_some() || started.elapsed() >= probe.deadline {
                 let waited = ended.is_none().then_some(probe.deadline);
-                return Err(self.unhealthy(replica, &url, answer, waited).await);
+                return Err(self.unhealthy((replica, &url), answer, waited, ended).await);
             }
             if told.elapsed() >= PROGRESS {
                 told = Instant::now();
@@ -234,7 +234,8 @@ impl ProbedRelease<'_> {
                 !it.running || it.restarts > *restarts.get_or_insert(it.restarts)
             });
             if is_broken || failed >= probe.consecutive {
-                return Err(self.unhealthy(replica, &url, answer, None).await);
+                let seen = state.filter(|_| is_broken).cloned();
+                return Err(self.unhealthy((replica, &url), answer, None, seen).await);
             }
         }
     }
@@ -275,15 +276,21 @@ impl ProbedRelease<'_> {
         }
     }
 
+    /// `seen` is the state that shows that the app is broken: a target may have started the app again since,
+    /// and then it has no exit code any more.
     async fn unhealthy(
         &self,
-        replica: &Replica,
-        url: &Url,
+        (replica, url): (&Replica, &Url),
         answer: ProbeAnswer,
         waited: Option<Duration>,
+        seen: Option<AppState>,
     ) -> Error {
-        let states = self.states().await.unwrap_or_default();
-        let state = states.into_iter().find(|state| state.app == replica.app);
+        let state = if seen.is_some() {
+            seen
+        } else {
+            let states = self.states().await.unwrap_or_default();
+            states.into_iter().find(|state| state.app == replica.app)
+        };
         let state = match state {
             Some(state) => Some(self.masked(state).await),
             None => None,
