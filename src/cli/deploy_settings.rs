@@ -13,7 +13,7 @@ use super::changed::selection;
 use super::environment::{self, tell};
 use super::events::{Live, live};
 use super::listing::records;
-use super::make_live::{Answers, ended, live_released, waiting};
+use super::one_store::{Answers, ended, live_released, waiting};
 use super::operation::RecordedOperation;
 use super::releasing::Released;
 use super::run::document;

@@ -38,6 +38,7 @@ mod maintenance;
 mod make_live;
 mod man;
 mod manifests;
+mod one_store;
 mod operation;
 mod overlays;
 mod overriding;

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::answer;
 use super::arguments::Global;
 use super::arguments::live::ReleasesPruneOptions;
-use super::make_live::{StoreAtTarget, at_store};
+use super::one_store::{StoreAtTarget, at_store};
 use crate::error::Error as AnyError;
 use crate::ledger::RecordId;
 use crate::release::StoreRun;

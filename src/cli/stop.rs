@@ -6,7 +6,7 @@ use super::arguments::Global;
 use super::arguments::local::{BackgroundOptions, StopOptions, StoppedTarget};
 use super::arguments::questions::ChosenTargets;
 use super::events::live;
-use super::make_live::StoreAtTarget;
+use super::one_store::StoreAtTarget;
 use super::operation::RecordedOperation;
 use super::services::local_services;
 use super::store_targets::StoreTargets;
